@@ -1,0 +1,224 @@
+"""Every number of mjx_dex, once, with its unit and its place in the paper.
+
+The paper is OpenAI et al., *Learning Dexterous In-Hand Manipulation*, arXiv 1808.00177v5.
+Attribute docstrings become the command line's ``--help``.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class HandConfig:
+    """Which Shadow hand."""
+
+    calibration: str = "calibrated"
+    """'calibrated' (OpenAI's values), 'gymnasium' (the package's own) or a file."""
+    self_collision: bool = True
+    """Keep the contact pairs between fingers, and between thumb and palm."""
+
+
+@dataclass(frozen=True)
+class ObjectConfig:
+    """What the hand turns. The paper gives no dimensions; these are robogym's block."""
+
+    shape: str = "block"
+    """'block', 'prism' (octagonal) or 'sphere'."""
+    size: float = 0.057
+    """Edge of the block, width and length of the prism, diameter of the ball [m]."""
+    mass: float = 0.078
+    """Mass [kg]."""
+    friction: tuple[float, float, float] = (1.0, 0.005, 0.0001)
+    """Sliding [-], torsional and rolling [m] friction; contacts take the larger of
+    object and hand."""
+    start_position: tuple[float, float, float] = (1.0, 0.87, 0.2)
+    """Where the object is before it falls on the palm [m], world frame."""
+
+
+@dataclass(frozen=True)
+class PhysicsConfig:
+    """Engine, time and solver. The solver's figures are measured in docs/physics.md."""
+
+    engine: Literal["auto", "native", "warp", "mjx"] = "auto"
+    """'auto': warp on an NVIDIA GPU, mjx on another accelerator, native on a CPU."""
+    timestep: float = 0.008
+    """One physics step [s] (appendix C.1)."""
+    substeps: int = 10
+    """Physics steps in one control step (appendix C.1: 10 x 8 ms)."""
+    iterations: int = 20
+    """At most so many Newton iterations in one physics step (robogym)."""
+    ls_iterations: int = 20
+    """At most so many line-search iterations in one Newton iteration."""
+    threads: int = 0
+    """Threads of the native engine; 0 takes one for each CPU core."""
+    max_contacts: int = 24
+    """Contacts a world can hold on warp and mjx; more are dropped and counted."""
+    max_constraints: int = 300
+    """Constraint rows a world can hold on warp; more are dropped and counted."""
+
+    @property
+    def control_period(self) -> float:
+        """Time between two actions [s]."""
+        return self.timestep * self.substeps
+
+
+@dataclass(frozen=True)
+class GoalConfig:
+    """Which orientations are asked for, and when one is met."""
+
+    distribution: Literal["uniform", "face_up", "near"] = "uniform"
+    """'uniform': any orientation; 'face_up': a face up, any heading (robogym);
+    'near': a turn about a random axis, drawn from ``angles``."""
+    tolerance: float = 0.4
+    """A goal is met when the remaining turn is smaller than this [rad] (C.1)."""
+    seconds: float = 8.0
+    """An episode is cut when a goal is not met in this time [s] (C.1)."""
+    count: int = 50
+    """An episode is complete after so many goals (C.1)."""
+    angles: tuple[float, float] = (0.45, 0.8)
+    """'near': smallest and, at the start, largest turn to a goal [rad]."""
+    widening: float = 0.0
+    """'near': an environment's largest turn grows by this [rad] with every goal it
+    meets and shrinks by as much with every episode that ends without one, between the
+    upper of ``angles`` and pi. 0 keeps it fixed."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Reward = angle gained [rad] + these (appendix C.1)."""
+
+    success: float = 5.0
+    """When a goal is met."""
+    drop: float = -20.0
+    """When the object is dropped."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The paper's block-turning task (appendix C.1)."""
+
+    goal: GoalConfig = GoalConfig()
+    reward: RewardConfig = RewardConfig()
+    action_bins: int = 11
+    """Bins per action coordinate, evenly spaced over [-1, 1]."""
+    action_smoothing: float = 0.3
+    """Weight on the past in the moving average of actions, per control step."""
+    drop_height: float = 0.04
+    """The object is dropped when its centre is below this [m], world frame (robogym)."""
+    start_steps: int = 100
+    """Control steps of random actions before an episode begins (C.1)."""
+    locked_wrist: bool = False
+    """Servo the wrist's pitch joint (WRJ0) to 0, as in the paper's fine-tuned variant."""
+    policy_inputs: tuple[str, ...] = (
+        "fingertips",
+        "object_position",
+        "relative_orientation",
+    )
+    """What the policy sees: Table 2. Any of the value network's inputs may be added."""
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """The bank of started episodes that feeds resets (see ``task/bank.py``)."""
+
+    size: int = 256
+    """Started episodes held ready."""
+    starting: int = 16
+    """Worlds stepped beside the training ones that start new episodes all the time."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Separate policy and value networks (Table 10, Figure 12)."""
+
+    policy_memory: Literal["lstm", "none"] = "lstm"
+    """'lstm', or 'none' for a dense layer in its place (section 6.4's ablation)."""
+    value_memory: Literal["lstm", "none"] = "lstm"
+    hidden: int = 1024
+    """Units of the dense ReLU layer."""
+    memory: int = 512
+    """Units of the LSTM."""
+    matmul_precision: Literal["default", "float32", "tensorfloat32", "bfloat16"] = (
+        "float32"
+    )
+    """Precision of the networks' matrix products. Physics always runs in float32."""
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimization (Table 10)."""
+
+    gamma: float = 0.998
+    """Discount per control step."""
+    gae_lambda: float = 0.95
+    """Generalized advantage estimation's lambda."""
+    entropy: float = 0.01
+    """Weight of the entropy bonus, summed over action coordinates."""
+    clip: float = 0.2
+    """Probability ratios are clipped to 1 +- this."""
+    value_weight: float = 1.0
+    """Weight of the value loss; the networks are separate, so it acts through Adam's
+    epsilon and the gradient's norm only."""
+    learning_rate: float = 3e-4
+    """Adam's step size, and its start where ``kl_target`` is set."""
+    kl_target: float | None = None
+    """Hold each iteration's KL divergence near this by scaling the learning rate."""
+    max_gradient_norm: float = 1.0
+    """Gradients are scaled down to this norm, policy and value each."""
+    horizon: int = 20
+    """Control steps each environment takes in an iteration; a multiple of ``chunk``."""
+    chunk: int = 10
+    """Steps of truncated back-propagation, replayed from the stored LSTM state."""
+    minibatches: int = 4
+    """Minibatches in one pass over an iteration's chunks."""
+    epochs: int = 2
+    """Passes over an iteration's chunks."""
+
+    def __post_init__(self):
+        if self.horizon % self.chunk:
+            raise ValueError(
+                f"ppo.horizon ({self.horizon}) must be a multiple of "
+                f"ppo.chunk ({self.chunk})"
+            )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run."""
+
+    hand: HandConfig = field(default_factory=HandConfig)
+    object: ObjectConfig = field(default_factory=ObjectConfig)
+    physics: PhysicsConfig = field(default_factory=PhysicsConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    bank: BankConfig = field(default_factory=BankConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    seed: int = 0
+    """Seed of every random draw."""
+    num_envs: int = 512
+    """Environments trained on at once, over all devices."""
+    max_env_steps: int = 100_000_000
+    """Training ends after so many environment steps."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints."""
+
+    @property
+    def goal_steps(self) -> int:
+        """Control steps in which a goal must be met."""
+        return math.ceil(self.task.goal.seconds / self.physics.control_period - 1e-9)
+
+
+def replace(config: Config, **changes) -> Config:
+    """Copy ``config`` with changes given by dotted path.
+
+    >>> replace(Config(), **{"task.goal.tolerance": 0.1}).task.goal.tolerance
+    0.1
+    """
+    for path, value in changes.items():
+        head, _, rest = path.partition(".")
+        if rest:
+            value = replace(getattr(config, head), **{rest: value})
+        config = dataclasses.replace(config, **{head: value})
+    return config

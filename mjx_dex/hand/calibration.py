@@ -1,0 +1,98 @@
+"""Calibrated values of the Shadow hand: reading, checking and applying them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mujoco
+
+from mjx_dex.hand import names
+
+CALIBRATED = Path(__file__).with_name("calibrated.json")
+"""OpenAI's calibrated hand; ``source`` and ``units`` inside the file."""
+
+POLYNOMIAL = ("stiffness", "damping")
+
+TABLES = {
+    "joints": tuple(joint.ours for joint in names.JOINTS),
+    "actuators": tuple(actuator.ours for actuator in names.ACTUATORS),
+    "couplings": names.COUPLED_FINGERS,
+    "friction": ("link", "fingertip"),
+    "fingertip_markers": names.FINGERS,
+}
+"""The tables of a calibration file, each with the entries it must have."""
+
+
+def load_calibration(path: str | Path) -> dict[str, Any]:
+    """Read a calibration file.
+
+    Raises:
+        ValueError: if the file is missing, is not JSON or lacks an entry; the message
+            names the file and what is wrong.
+    """
+    path = Path(path)
+    try:
+        calibration = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(
+            f"hand.calibration: cannot read {path}: {error.strerror}; "
+            "give 'calibrated', 'gymnasium' or a calibration file"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"hand.calibration: {path} is not JSON: {error}") from error
+    for table, entries in TABLES.items():
+        for entry in entries:
+            if entry not in calibration.get(table, {}):
+                raise ValueError(f"hand.calibration: {path} lacks {table}.{entry}")
+    return calibration
+
+
+def apply_calibration(spec: mujoco.MjSpec, calibration: Mapping[str, Any]) -> None:
+    """Set joints, actuators, finger coupling, friction and markers, in place."""
+    for name in names.JOINTS:
+        joint = spec.joint(name.gymnasium)
+        for field, value in calibration["joints"][name.ours].items():
+            # MjSpec holds stiffness and damping as polynomials in the angle.
+            setattr(joint, field, [value, 0, 0] if field in POLYNOMIAL else value)
+    for name in names.ACTUATORS:
+        values = calibration["actuators"][name.ours]
+        actuator = spec.actuator(name.gymnasium)
+        actuator.forcerange = values["forcerange"]
+        actuator.ctrlrange = values["ctrlrange"]
+        actuator.gainprm[0], actuator.biasprm[1] = values["kp"], -values["kp"]
+    for finger, coupling in calibration["couplings"].items():
+        _add_elastic_coupling(spec, finger, coupling)
+    for geom in spec.geoms:
+        if geom.name.startswith("robot0:C_"):
+            part = "fingertip" if geom.name.endswith("distal") else "link"
+            geom.friction = calibration["friction"][part]
+    for finger, position in calibration["fingertip_markers"].items():
+        spec.site(f"robot0:S_{finger.lower()}tip").pos = position
+
+
+def _add_elastic_coupling(
+    spec: mujoco.MjSpec, finger: str, coupling: Mapping[str, Any]
+) -> None:
+    """The passive coupling of middle (J1) and distal (J0) joint, in joint space.
+
+    robogym winds an elastic spatial tendon around two pulleys. Its moment arms are
+    nearly constant, so a linear spring on ``r1 J1 - r0 J0`` does the same work at a
+    fraction of the cost, and on every engine.
+    """
+    middle, distal = f"robot0:{finger}J1", f"robot0:{finger}J0"
+    limit = spec.add_tendon(
+        name=f"robot0:{finger}_difference",
+        range=coupling["difference_range"],
+        limited=True,
+    )
+    limit.wrap_joint(middle, 1.0)
+    limit.wrap_joint(distal, -1.0)
+    spring = spec.add_tendon(
+        name=f"robot0:{finger}_spring",
+        stiffness=[coupling["stiffness"], 0, 0],
+        springlength=[coupling["rest_length"]] * 2,
+    )
+    spring.wrap_joint(middle, coupling["moment_arm_middle"])
+    spring.wrap_joint(distal, -coupling["moment_arm_distal"])
+    spec.tendon(f"robot0:{finger}_sum").damping = [coupling["sum_damping"], 0, 0]

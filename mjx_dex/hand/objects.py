@@ -1,0 +1,117 @@
+"""The objects the hand turns: one small function each, primitive shapes only.
+
+Primitive shapes (never meshes) keep one meaning of "object size" on every engine: the
+randomization menu scales ``geom_size`` and ``geom_pos`` and nothing else.
+"""
+
+import math
+from collections.abc import Callable
+
+import mujoco
+
+from mjx_dex.config import ObjectConfig
+
+FACE_COLORS = (
+    (0.85, 0.15, 0.15, 1.0),
+    (0.95, 0.55, 0.10, 1.0),
+    (0.15, 0.60, 0.25, 1.0),
+    (0.15, 0.35, 0.80, 1.0),
+    (0.90, 0.85, 0.20, 1.0),
+    (0.95, 0.95, 0.95, 1.0),
+)
+"""Colours of the faces +x, -x, +y, -y, +z, -z."""
+
+
+def add_block(body: mujoco.MjsBody, config: ObjectConfig) -> None:
+    """Add a cube of edge ``config.size`` [m] to ``body``."""
+    half = config.size / 2
+    _add_box(body, (half, half, half), angle=0.0)
+    _set_inertia(body, config.mass, (config.mass * config.size**2 / 6,) * 3)
+
+
+def add_prism(body: mujoco.MjsBody, config: ObjectConfig) -> None:
+    """Add a regular octagonal prism, ``config.size`` [m] across flats and in length.
+
+    Four boxes, each spanning two opposite sides, make up exactly the octagon: the
+    triangle between its centre and any side lies inside that side's box.
+    """
+    half = config.size / 2
+    half_side = half * math.tan(math.pi / 8)
+    for k in range(4):
+        _add_box(body, (half, half_side, half), angle=k * math.pi / 4)
+    # A regular n-gon of apothem a has polar second moment m a^2 (3 + tan^2(pi/n)) / 6.
+    axial = config.mass * half**2 * (3 + math.tan(math.pi / 8) ** 2) / 6
+    radial = axial / 2 + config.mass * config.size**2 / 12
+    _set_inertia(body, config.mass, (radial, radial, axial))
+
+
+def add_sphere(body: mujoco.MjsBody, config: ObjectConfig) -> None:
+    """Add a ball of diameter ``config.size`` [m] to ``body``."""
+    radius = config.size / 2
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(radius, 0, 0))
+    _set_inertia(body, config.mass, (0.4 * config.mass * radius**2,) * 3)
+
+
+ADD_SHAPE: dict[str, Callable[[mujoco.MjsBody, ObjectConfig], None]] = {
+    "block": add_block,
+    "prism": add_prism,
+    "sphere": add_sphere,
+}
+
+
+def add_object(spec: mujoco.MjSpec, config: ObjectConfig) -> None:
+    """Add the body ``object`` with a free joint, its contact settings and its looks.
+
+    Args:
+        spec: the scene, edited in place.
+        config: shape, size, mass and friction.
+
+    Raises:
+        ValueError: if ``config.shape`` is not one of ``ADD_SHAPE``.
+    """
+    if config.shape not in ADD_SHAPE:
+        known = ", ".join(ADD_SHAPE)
+        raise ValueError(f"object.shape: {config.shape!r} is not one of {known}")
+    body = spec.worldbody.add_body(name="object", pos=config.start_position)
+    body.add_freejoint(name="object")
+    ADD_SHAPE[config.shape](body, config)
+    for i, geom in enumerate(body.geoms):
+        geom.name = f"object{i}"
+        geom.friction = config.friction
+        geom.condim = 4
+        geom.contype, geom.conaffinity = 1, 1
+        geom.rgba = (0.55, 0.75, 0.95, 1.0)
+    body.add_site(name="object", size=(0.001,) * 3, rgba=(0, 0, 0, 0))
+    _add_face_marks(body, config.size)
+
+
+def _add_box(
+    body: mujoco.MjsBody, half_size: tuple[float, float, float], angle: float
+) -> None:
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=half_size,
+        quat=(math.cos(angle / 2), 0, 0, math.sin(angle / 2)),
+    )
+
+
+def _set_inertia(body: mujoco.MjsBody, mass: float, inertia: tuple) -> None:
+    body.mass, body.inertia, body.ipos = mass, inertia, (0, 0, 0)
+    body.explicitinertial = True
+
+
+def _add_face_marks(body: mujoco.MjsBody, size: float) -> None:
+    """Coloured plates just above the six faces: they show orientation, never touch."""
+    for i, color in enumerate(FACE_COLORS):
+        axis, sign = divmod(i, 2)[0], 1 - 2 * (i % 2)
+        half = [0.15 * size] * 3
+        half[axis] = 0.001 * size
+        position = [0.0] * 3
+        position[axis] = sign * size / 2
+        body.add_site(
+            name=f"object:face{i}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=half,
+            pos=position,
+            rgba=color,
+        )

@@ -1,0 +1,155 @@
+"""Proximal policy optimization over chunks of experience (appendix A.3, Table 10)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from mjx_dex.config import PPOConfig
+from mjx_dex.learning import distributions
+from mjx_dex.learning.networks import Carry, Network
+
+KL_STEP = 1.3
+"""Factor by which one iteration may change an adaptive learning rate."""
+LEARNING_RATES = (1e-6, 1e-2)
+"""Bounds of an adaptive learning rate."""
+
+
+@struct.dataclass
+class Chunk:
+    """A few consecutive steps of one environment, ready to be learned from."""
+
+    policy_carry: Carry
+    """Policy memory before the first step, as it was when acting."""
+    value_carry: Carry
+    """Value memory before the first step."""
+    policy_input: jax.Array
+    """[chunk, inputs] normalized."""
+    value_input: jax.Array
+    """[chunk, inputs] normalized."""
+    first: jax.Array
+    """[chunk] bool: an episode begins."""
+    action: jax.Array
+    """[chunk, coordinates] int32."""
+    log_prob: jax.Array
+    """[chunk] when acting."""
+    advantage: jax.Array
+    """[chunk]."""
+    value_target: jax.Array
+    """[chunk] normalized."""
+
+
+def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
+    """Adam without its step size, which the learner holds."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_gradient_norm), optax.scale_by_adam()
+    )
+
+
+def loss(
+    parameters: dict[str, Any],
+    chunks: Chunk,
+    policy: Network,
+    value: Network,
+    config: PPOConfig,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The clipped surrogate, entropy bonus and value error of a minibatch [n, chunk].
+
+    ρ = π(a|s) / π_old(a|s);  maximize E[min(ρ A, clip(ρ, 1−ε, 1+ε) A)] + c H(π).
+    """
+    _, logits = jax.vmap(policy.apply, (None, 0, 0, 0))(
+        parameters["policy"], chunks.policy_carry, chunks.policy_input, chunks.first
+    )
+    _, predicted = jax.vmap(value.apply, (None, 0, 0, 0))(
+        parameters["value"], chunks.value_carry, chunks.value_input, chunks.first
+    )
+    log_ratio = distributions.log_prob(logits, chunks.action) - chunks.log_prob
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
+    advantage = _standardize(chunks.advantage)
+    surrogate = jnp.minimum(ratio * advantage, clipped * advantage).mean()
+    entropy = distributions.entropy(logits).mean()
+    value_error = jnp.square(predicted - chunks.value_target).mean()
+    total = -surrogate - config.entropy * entropy + config.value_weight * value_error
+    return total, {
+        "surrogate": surrogate,
+        "entropy": entropy,
+        "value_error": value_error,
+        # Schulman's low-variance estimate of KL(old || new), never negative.
+        "kl": (ratio - 1 - log_ratio).mean(),
+        "clip_fraction": (jnp.abs(ratio - 1) > config.clip).mean(),
+    }
+
+
+def optimize(
+    parameters: dict[str, Any],
+    optimizer_state: dict[str, Any],
+    chunks: Chunk,
+    learning_rate: jax.Array,
+    key: jax.Array,
+    networks: tuple[Network, Network],
+    config: PPOConfig,
+    axis_name: str,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, jax.Array]]:
+    """Several passes over all chunks [n, chunk], in random minibatches.
+
+    Gradients are averaged over the devices along ``axis_name``.
+
+    Returns:
+        New parameters, new optimizer state, and metrics averaged over the last pass.
+    """
+    optimizer = make_optimizer(config)
+    gradient = jax.value_and_grad(loss, has_aux=True)
+
+    def step(carry, indices):
+        parameters, state = carry
+        minibatch = jax.tree.map(lambda x: x[indices], chunks)
+        (_, metrics), gradients = gradient(parameters, minibatch, *networks, config)
+        gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+        for name in parameters:
+            update, new_state = optimizer.update(gradients[name], state[name])
+            update = jax.tree.map(lambda u: -learning_rate * u, update)
+            state = state | {name: new_state}
+            parameters = parameters | {
+                name: optax.apply_updates(parameters[name], update)
+            }
+            metrics[f"{name}_gradient_norm"] = optax.global_norm(gradients[name])
+        return (parameters, state), metrics
+
+    num_chunks = len(chunks.first)
+    order = _minibatch_order(key, num_chunks, config)
+    (parameters, optimizer_state), metrics = jax.lax.scan(
+        step, (parameters, optimizer_state), order
+    )
+    last_pass = jax.tree.map(lambda m: m[-config.minibatches :].mean(), metrics)
+    return parameters, optimizer_state, last_pass
+
+
+def adapt_learning_rate(
+    learning_rate: jax.Array, kl: jax.Array, config: PPOConfig
+) -> jax.Array:
+    """Step the learning rate toward the one whose KL divergence is on target."""
+    if config.kl_target is None:
+        return learning_rate
+    factor = jnp.where(kl > 1.5 * config.kl_target, 1 / KL_STEP, 1.0)
+    factor = jnp.where(kl < config.kl_target / 1.5, KL_STEP, factor)
+    return jnp.clip(learning_rate * factor, *LEARNING_RATES)
+
+
+def _standardize(x: jax.Array) -> jax.Array:
+    return (x - x.mean()) / (x.std() + 1e-8)
+
+
+def _minibatch_order(key: jax.Array, num_chunks: int, config: PPOConfig) -> jax.Array:
+    """[epochs * minibatches, size] indices: each pass visits every chunk once."""
+    size = num_chunks // config.minibatches
+    if size * config.minibatches != num_chunks:
+        raise ValueError(
+            f"ppo.minibatches ({config.minibatches}) must divide the chunks of one "
+            f"iteration on one device ({num_chunks})"
+        )
+    keys = jax.random.split(key, config.epochs)
+    order = jax.vmap(lambda k: jax.random.permutation(k, num_chunks))(keys)
+    return order.reshape(config.epochs * config.minibatches, size)

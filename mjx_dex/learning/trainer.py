@@ -1,0 +1,278 @@
+"""One iteration of training: collect, estimate advantages, optimize."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mjx_dex.config import NetworkConfig, PPOConfig
+from mjx_dex.learning import ppo, rollout
+from mjx_dex.learning.advantages import generalized_advantages
+from mjx_dex.learning.agent import Agent, make_networks
+from mjx_dex.learning.statistics import Statistics
+from mjx_dex.learning.vector import VectorEnvironment
+
+DEVICES = "devices"
+"""Name of the axis over which training is data-parallel."""
+
+
+@struct.dataclass
+class Learner:
+    """All that training carries from one iteration to the next: what is saved."""
+
+    parameters: dict[str, Any]
+    """Of "policy" and "value", the same on every device."""
+    optimizer_state: dict[str, Any]
+    statistics: dict[str, Statistics]
+    """Of "policy" and "value" observations and of "returns"."""
+    learning_rate: jax.Array
+    """[]."""
+    iteration: jax.Array
+    """[] int32."""
+    key: jax.Array
+    """The same on every device."""
+    actors: rollout.Actors
+    """[devices, ...] each device's own environments."""
+
+
+class Trainer:
+    """Recurrent PPO on any ``VectorEnvironment``, data-parallel over ``devices``.
+
+    Args:
+        vector_env: the environments of ONE device.
+        network: sizes and memories.
+        ppo: hyperparameters.
+        devices: all local devices by default.
+    """
+
+    def __init__(
+        self,
+        vector_env: VectorEnvironment,
+        network: NetworkConfig,
+        ppo: PPOConfig,
+        devices: list[jax.Device] | None = None,
+    ):
+        self._vector_env, self._config = vector_env, ppo
+        self._networks = make_networks(network, vector_env.action_shape)
+        self._precision = network.matmul_precision
+        self._mesh = Mesh(np.array(devices or jax.local_devices()), (DEVICES,))
+        self.steps_per_iteration = (
+            vector_env.num_envs * ppo.horizon * self._mesh.devices.size
+        )
+
+    def init(self, key: jax.Array) -> Learner:
+        """A new learner, its environments started."""
+        return self._init(key)
+
+    def iterate(self, learner: Learner) -> tuple[Learner, dict[str, jax.Array]]:
+        """Run one iteration.
+
+        Args:
+            learner: is given up: its buffers are reused for the result.
+
+        Returns:
+            The next learner; environment metrics summed and optimization metrics
+            averaged over everything in the iteration, by name.
+        """
+        return self._iterate(learner)
+
+    def agent(self, learner: Learner) -> Agent:
+        """The networks as they are now."""
+        return Agent(*self._networks, learner.parameters, learner.statistics)
+
+    @functools.cached_property
+    def _init(self):
+        start = self._on_all_devices(
+            self._start, (PartitionSpec(),), PartitionSpec(DEVICES)
+        )
+
+        def init(key):
+            key, actors_key, *network_keys = jax.random.split(key, 4)
+            actors = start(actors_key)
+            sizes = {
+                name: getattr(actors.observation, name).shape[-1]
+                for name in ("policy", "value")
+            }
+            parameters = {
+                name: network.init(
+                    network_key,
+                    network.initial_carry(),
+                    jnp.zeros((1, sizes[name])),
+                    jnp.zeros(1, bool),
+                )
+                for (name, network), network_key in zip(
+                    zip(sizes, self._networks, strict=True), network_keys, strict=True
+                )
+            }
+            optimizer = ppo.make_optimizer(self._config)
+            statistics = {name: Statistics.empty((n,)) for name, n in sizes.items()}
+            return Learner(
+                parameters=parameters,
+                optimizer_state={n: optimizer.init(p) for n, p in parameters.items()},
+                statistics=statistics | {"returns": Statistics.empty()},
+                learning_rate=jnp.asarray(self._config.learning_rate, jnp.float32),
+                iteration=jnp.zeros((), jnp.int32),
+                key=key,
+                actors=actors,
+            )
+
+        return self._jit(init)
+
+    @functools.cached_property
+    def _iterate(self):
+        spec = self._learner_spec()
+        iterate = self._on_all_devices(
+            self._iterate_one_device, (spec,), (spec, PartitionSpec())
+        )
+        return self._jit(iterate, donate_argnums=0)
+
+    def _start(self, key: jax.Array) -> rollout.Actors:
+        key = jax.random.fold_in(key, jax.lax.axis_index(DEVICES))
+        agent = Agent(*self._networks, {}, {})
+        actors = rollout.start(self._vector_env, agent, key)
+        return jax.tree.map(lambda x: x[None], actors)
+
+    def _iterate_one_device(self, learner: Learner):
+        config = self._config
+        key, order_key = jax.random.split(learner.key)
+        actors = jax.tree.map(lambda x: x[0], learner.actors)
+        actors, experience, env_metrics = rollout.collect(
+            self._vector_env,
+            self.agent(learner),
+            actors,
+            config.horizon // config.chunk,
+            config.chunk,
+        )
+        chunks, returns = self._prepare(experience, learner.statistics)
+        parameters, optimizer_state, metrics = ppo.optimize(
+            learner.parameters,
+            learner.optimizer_state,
+            chunks,
+            learner.learning_rate,
+            jax.random.fold_in(order_key, jax.lax.axis_index(DEVICES)),
+            self._networks,
+            config,
+            DEVICES,
+        )
+        transitions = experience.transitions
+        metrics |= _fit_metrics(transitions.value, returns)
+        next_learner = Learner(
+            parameters=parameters,
+            optimizer_state=optimizer_state,
+            statistics=_update_statistics(learner.statistics, transitions, returns),
+            learning_rate=ppo.adapt_learning_rate(
+                learner.learning_rate, metrics["kl"], config
+            ),
+            iteration=learner.iteration + 1,
+            key=key,
+            actors=jax.tree.map(lambda x: x[None], actors),
+        )
+        metrics["learning_rate"] = learner.learning_rate
+        return next_learner, jax.lax.psum(env_metrics, DEVICES) | metrics
+
+    def _prepare(
+        self, experience: rollout.Experience, statistics: dict[str, Statistics]
+    ) -> tuple[ppo.Chunk, jax.Array]:
+        """Experience to chunks [chunks * num_envs, ...], and returns as collected.
+
+        The statistics are those that acted: replaying must give the same outputs.
+        """
+        t = experience.transitions
+        gae = functools.partial(
+            generalized_advantages,
+            gamma=self._config.gamma,
+            gae_lambda=self._config.gae_lambda,
+        )
+        steps = (t.reward, t.value, t.next_value, t.terminated, t.truncated)
+        in_time = [x.reshape(-1, x.shape[-1]) for x in steps]
+        advantage = jax.vmap(gae, in_axes=1, out_axes=1)(*in_time)
+        advantage = advantage.reshape(t.reward.shape)
+        returns = advantage + t.value
+
+        # [chunks, steps, envs, ...] -> [chunks * envs, steps, ...]
+        def by_chunk(x):
+            return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])
+
+        def carry_by_chunk(carry):
+            # Sizes spelled out: without memory a carry has length 0.
+            return jax.tree.map(
+                lambda x: x.reshape(x.shape[0] * x.shape[1], x.shape[2]), carry
+            )
+
+        chunks = ppo.Chunk(
+            policy_carry=carry_by_chunk(experience.policy_carry),
+            value_carry=carry_by_chunk(experience.value_carry),
+            policy_input=by_chunk(
+                statistics["policy"].normalize_clipped(t.observation.policy)
+            ),
+            value_input=by_chunk(
+                statistics["value"].normalize_clipped(t.observation.value)
+            ),
+            first=by_chunk(t.first),
+            action=by_chunk(t.action),
+            log_prob=by_chunk(t.log_prob),
+            advantage=by_chunk(advantage),
+            value_target=by_chunk(statistics["returns"].normalize(returns)),
+        )
+        return chunks, returns
+
+    def _learner_spec(self) -> Learner:
+        """Which parts of the learner are split over devices (a prefix tree)."""
+        shared, split = PartitionSpec(), PartitionSpec(DEVICES)
+        names = Learner.__dataclass_fields__
+        return Learner(**{n: split if n == "actors" else shared for n in names})
+
+    def _on_all_devices(self, function, in_specs, out_specs):
+        # check_vma: replication of the outputs is by construction (pmean, equal keys).
+        return jax.shard_map(
+            function,
+            mesh=self._mesh,
+            in_specs=in_specs,
+            out_specs=out_specs,
+            check_vma=False,
+        )
+
+    def _jit(self, function, **options):
+        def with_precision(*args):
+            with jax.default_matmul_precision(self._precision):
+                return function(*args)
+
+        return jax.jit(with_precision, **options)
+
+    @property
+    def sharding(self) -> Learner:
+        """Where a learner's arrays live (a prefix tree), for restoring one."""
+        return jax.tree.map(
+            lambda spec: NamedSharding(self._mesh, spec),
+            self._learner_spec(),
+            is_leaf=lambda x: isinstance(x, PartitionSpec),
+        )
+
+
+def _update_statistics(statistics, transitions, returns) -> dict[str, Statistics]:
+    def flat(x):
+        return x.reshape(-1, *x.shape[3:])
+
+    batches = {
+        "policy": flat(transitions.observation.policy),
+        "value": flat(transitions.observation.value),
+        "returns": returns.reshape(-1),
+    }
+    return {
+        name: statistics[name].update(batch, DEVICES) for name, batch in batches.items()
+    }
+
+
+def _fit_metrics(value: jax.Array, returns: jax.Array) -> dict[str, jax.Array]:
+    """How well the value network, as it acted, explains the returns."""
+    residual = jax.lax.pmean(jnp.square(returns - value).mean(), DEVICES)
+    mean = jax.lax.pmean(returns.mean(), DEVICES)
+    spread = jax.lax.pmean(jnp.square(returns - mean).mean(), DEVICES)
+    return {
+        "value_explained": 1 - residual / (spread + 1e-8),
+        "mean_return": mean,
+    }

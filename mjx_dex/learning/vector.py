@@ -1,0 +1,66 @@
+"""What an environment is to the learner, and automatic reset for simple ones."""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from mjx_dex.types import Observation, TimeStep
+
+
+class Environment(Protocol):
+    """One environment as two pure functions."""
+
+    action_shape: tuple[int, int]
+    """Action coordinates, and bins of each."""
+
+    def reset(self, key: jax.Array) -> tuple[Any, Observation]:
+        """Begin an episode."""
+
+    def step(self, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
+        """Take one action, [coordinates] int32; do not reset."""
+
+
+class VectorEnvironment(Protocol):
+    """``num_envs`` environments that restart themselves."""
+
+    num_envs: int
+    action_shape: tuple[int, int]
+
+    def reset(self, key: jax.Array) -> tuple[Any, Observation]:
+        """Begin an episode in each; observations are [num_envs, ...]."""
+
+    def step(self, state: Any, actions: jax.Array) -> tuple[Any, TimeStep]:
+        """Take one action in each and restart those that ended.
+
+        ``observation`` is what comes next, after any restart; ``last_observation`` is
+        what came before it.
+        """
+
+
+class AutoReset:
+    """A ``VectorEnvironment`` that calls ``reset`` at every step: for cheap resets."""
+
+    def __init__(self, env: Environment, num_envs: int):
+        self.env, self.num_envs = env, num_envs
+        self.action_shape = env.action_shape
+
+    def reset(self, key):
+        """See ``VectorEnvironment.reset``."""
+        key, *keys = jax.random.split(key, self.num_envs + 1)
+        states, observation = jax.vmap(self.env.reset)(jnp.stack(keys))
+        return (states, key), observation
+
+    def step(self, state, actions):
+        """See ``VectorEnvironment.step``."""
+        states, key = state
+        key, *keys = jax.random.split(key, self.num_envs + 1)
+        states, time_step = jax.vmap(self.env.step)(states, actions)
+        fresh = jax.vmap(self.env.reset)(jnp.stack(keys))
+        ended = time_step.terminated | time_step.truncated
+        states, observation = jax.vmap(
+            lambda end, new, old: jax.tree.map(
+                lambda x, y: jnp.where(end, x, y), new, old
+            )
+        )(ended, fresh, (states, time_step.observation))
+        return (states, key), time_step.replace(observation=observation)

@@ -1,0 +1,17 @@
+"""Three physics engines behind one interface."""
+
+from mjx_dex.physics.engine import (
+    Engine,
+    choose_engine,
+    initial_state,
+    make_engine,
+    nominal_parameters,
+)
+
+__all__ = [
+    "Engine",
+    "choose_engine",
+    "initial_state",
+    "make_engine",
+    "nominal_parameters",
+]

@@ -1,0 +1,103 @@
+"""What a physics engine does, and which one to take."""
+
+import importlib.util
+import logging
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import mujoco
+
+from mjx_dex.config import PhysicsConfig
+from mjx_dex.hand import Hand
+from mjx_dex.types import PhysicsParameters, PhysicsState
+
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """Advances one world by one control step; ``vmap`` it for many."""
+
+    name: str
+
+    def step(
+        self,
+        parameters: PhysicsParameters,
+        state: PhysicsState,
+        ctrl: jax.Array,
+        force: jax.Array,
+        timesteps: jax.Array,
+    ) -> tuple[PhysicsState, jax.Array]:
+        """Advance by ``len(timesteps)`` physics steps.
+
+        Args:
+            parameters: the episode's world.
+            state: before the step.
+            ctrl: [20] actuator targets [rad], held all along.
+            force: [3] on the object's centre of mass, world frame [N], held all along.
+            timesteps: [substeps] length of each physics step [s].
+
+        Returns:
+            The state after it, and [] int32: contacts or constraints that were lost
+            because a buffer was full.
+        """
+
+
+def nominal_parameters(model: mujoco.MjModel) -> PhysicsParameters:
+    """The model's own values, in the float32 that every engine is given."""
+    fields = {name: getattr(model, name) for name in PARAMETER_FIELDS}
+    fields["gravity"] = model.opt.gravity
+    return PhysicsParameters(
+        **{name: jnp.asarray(value, jnp.float32) for name, value in fields.items()}
+    )
+
+
+PARAMETER_FIELDS = tuple(
+    name for name in PhysicsParameters.__dataclass_fields__ if name != "gravity"
+)
+"""The parameters that are fields of the model itself and not of its options."""
+
+
+def initial_state(model: mujoco.MjModel) -> PhysicsState:
+    """All joints at zero, the object at its start, everything at rest."""
+    return PhysicsState(
+        qpos=jnp.asarray(model.qpos0, jnp.float32),
+        qvel=jnp.zeros(model.nv, jnp.float32),
+        warmstart=jnp.zeros(model.nv, jnp.float32),
+    )
+
+
+def choose_engine(name: str) -> tuple[str, str]:
+    """Resolve 'auto'.
+
+    Returns:
+        The engine's name and the reason, for people.
+    """
+    if name != "auto":
+        return name, "as asked"
+    device = jax.devices()[0]
+    kind = f"{device.platform} ({device.device_kind})"
+    if device.platform == "cpu":
+        return "native", f"JAX runs on {kind}: MuJoCo's C engine is fastest there"
+    if device.platform in ("gpu", "cuda") and "nvidia" in device.device_kind.lower():
+        if importlib.util.find_spec("warp") is None:
+            raise ModuleNotFoundError(
+                "an NVIDIA GPU is best served by MuJoCo Warp, which is not installed: "
+                "pip install 'mjx_dex[gpu]', or ask for --physics.engine mjx"
+            )
+        return "warp", f"JAX runs on {kind}: MuJoCo Warp is fastest there"
+    return "mjx", f"JAX runs on {kind}: only MJX runs there"
+
+
+def make_engine(hand: Hand, config: PhysicsConfig) -> Engine:
+    """Build the configured engine for one scene."""
+    name, reason = choose_engine(config.engine)
+    log.info("physics engine: %s (%s)", name, reason)
+    # Imported here: each engine needs a library that the others do without.
+    if name == "native":
+        from mjx_dex.physics.native import NativeEngine
+
+        return NativeEngine(hand, config)
+    from mjx_dex.physics.mjx_engine import MjxEngine, WarpEngine
+
+    return (WarpEngine if name == "warp" else MjxEngine)(hand, config)

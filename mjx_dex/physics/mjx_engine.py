@@ -1,0 +1,120 @@
+"""MuJoCo on the accelerator: MJX, as JAX operations or through MuJoCo Warp."""
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from jax.custom_batching import custom_vmap
+from mujoco import mjx
+
+from mjx_dex.config import PhysicsConfig
+from mjx_dex.hand import Hand
+from mjx_dex.types import PhysicsParameters, PhysicsState
+
+
+class MjxEngine:
+    """MJX with ``impl='jax'``: runs wherever JAX does, and is differentiable."""
+
+    name = "mjx"
+
+    def __init__(self, hand: Hand, config: PhysicsConfig):
+        self._source = hand.model
+        self._config = config
+        self._object = hand.model.nbody - 1
+        self._model = self._put_model(hand.model)
+
+    def step(self, parameters, state, ctrl, force, timesteps):
+        """See ``Engine.step``."""
+        data = self._make_data(num_worlds=1)
+        return self._advance(data, parameters, state, ctrl, force, timesteps)
+
+    def _put_model(self, model: mujoco.MjModel) -> mjx.Model:
+        return mjx.put_model(model, impl="jax")
+
+    def _make_data(self, num_worlds: int) -> mjx.Data:
+        return mjx.make_data(self._source, impl="jax")
+
+    def _lost(self, data: mjx.Data) -> jax.Array:
+        """Whether every contact slot of object and hand is taken: there may be more."""
+        contact = data._impl.contact
+        of_object = contact.dim == 4
+        full = jnp.all((contact.dist < contact.includemargin) | ~of_object)
+        return full.astype(jnp.int32)
+
+    def _advance(self, data, parameters, state, ctrl, force, timesteps):
+        model = _with_parameters(self._model, parameters)
+        applied = jnp.zeros((self._source.nbody, 6)).at[self._object, :3].set(force)
+        data = data.replace(
+            qpos=state.qpos,
+            qvel=state.qvel,
+            qacc_warmstart=state.warmstart,
+            ctrl=ctrl,
+            xfrc_applied=applied,
+        )
+
+        def substep(carry, timestep):
+            data, lost = carry
+            stepped = model.replace(opt=model.opt.replace(timestep=timestep))
+            data = mjx.step(stepped, data)
+            return (data, lost + self._lost(data)), None
+
+        # TF32 is known to break hands: physics multiplies in full float32 always.
+        with jax.default_matmul_precision("float32"):
+            (data, lost), _ = jax.lax.scan(
+                substep, (data, jnp.zeros((), jnp.int32)), timesteps
+            )
+        new_state = PhysicsState(data.qpos, data.qvel, data.qacc_warmstart)
+        return new_state, lost
+
+
+class WarpEngine(MjxEngine):
+    """MJX with ``impl='warp'``: NVIDIA GPUs, and for tests the CPU."""
+
+    name = "warp"
+
+    def __init__(self, hand: Hand, config: PhysicsConfig):
+        super().__init__(hand, config)
+
+        # Warp's contacts lie in one buffer for all worlds, so the number of worlds
+        # must be known when it is made: a batching rule of our own learns it.
+        @custom_vmap
+        def step(*arguments):
+            return self._advance(self._make_data(1), *arguments)
+
+        @step.def_vmap
+        def step_batch(num_worlds, is_batched, *arguments):
+            arguments = jax.tree.map(
+                lambda x, batched: (
+                    x if batched else jnp.broadcast_to(x, (num_worlds, *x.shape))
+                ),
+                arguments,
+                tuple(is_batched),
+            )
+            data = self._make_data(num_worlds)
+            result = jax.vmap(lambda *args: self._advance(data, *args))(*arguments)
+            return result, jax.tree.map(lambda _: True, result)
+
+        self._step = step
+
+    def step(self, parameters, state, ctrl, force, timesteps):
+        """See ``Engine.step``."""
+        return self._step(parameters, state, ctrl, force, timesteps)
+
+    def _put_model(self, model: mujoco.MjModel) -> mjx.Model:
+        return mjx.put_model(model, impl="warp")
+
+    def _make_data(self, num_worlds: int) -> mjx.Data:
+        return mjx.make_data(
+            self._source,
+            impl="warp",
+            naconmax=num_worlds * self._config.max_contacts,
+            njmax=self._config.max_constraints,
+        )
+
+    def _lost(self, data: mjx.Data) -> jax.Array:
+        return (data._impl.overflow != 0).astype(jnp.int32)
+
+
+def _with_parameters(model: mjx.Model, parameters: PhysicsParameters) -> mjx.Model:
+    fields = dict(vars(parameters))
+    gravity = fields.pop("gravity")
+    return model.replace(opt=model.opt.replace(gravity=gravity), **fields)

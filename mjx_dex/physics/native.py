@@ -1,0 +1,148 @@
+"""MuJoCo's C engine, stepping the whole batch on all CPU cores in one callback."""
+
+import copy
+import os
+import threading
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+
+from mjx_dex.config import PhysicsConfig
+from mjx_dex.hand import Hand
+from mjx_dex.types import PhysicsParameters, PhysicsState
+
+BUFFER_WARNINGS = (
+    int(mujoco.mjtWarning.mjWARN_CONTACTFULL),
+    int(mujoco.mjtWarning.mjWARN_CNSTRFULL),
+)
+
+
+class NativeEngine:
+    """``mujoco.batch.Batch`` behind ``jax.pure_callback``.
+
+    From JAX's side a step is a pure function: whatever the batch keeps between calls is
+    overwritten from the arguments, except for per-world model fields that are already
+    as asked.
+    """
+
+    name = "native"
+
+    def __init__(self, hand: Hand, config: PhysicsConfig):
+        self._model = copy.copy(hand.model)
+        # A world that blows up must be seen, counted and reset by the task, as on the
+        # other engines; MuJoCo's C engine would silently put it back to qpos0.
+        self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        # A 0 would take every core of the machine, not those this process may use.
+        self._threads = config.threads or len(os.sched_getaffinity(0))
+        self._worlds: dict[int, _Worlds] = {}
+        self._lock = threading.Lock()
+
+    def step(self, parameters, state, ctrl, force, timesteps):
+        """See ``Engine.step``."""
+        result = (state, jax.ShapeDtypeStruct((), jnp.int32))
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), result)
+        return jax.pure_callback(
+            self._step_batch,
+            shapes,
+            parameters,
+            state,
+            ctrl,
+            force,
+            timesteps,
+            vmap_method="broadcast_all",
+        )
+
+    def _step_batch(self, parameters, state, ctrl, force, timesteps):
+        """Step any number of worlds; leading axes are the worlds'."""
+        leading = ctrl.shape[:-1]
+        flat = jax.tree.map(
+            lambda x, rank: np.asarray(x).reshape(-1, *x.shape[x.ndim - rank :]),
+            (parameters, state, ctrl, force, timesteps),
+            self._ranks,
+        )
+        # One Batch serves one call at a time (several JAX devices may share it).
+        with self._lock:
+            nsim = flat[2].shape[0]
+            if nsim not in self._worlds:
+                self._worlds[nsim] = _Worlds(self._model, nsim, self._threads)
+            result = self._worlds[nsim].step(*flat)
+        return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), result)
+
+    @property
+    def _ranks(self):
+        """Number of axes of each argument for a single world."""
+        field_ranks = {"body_mass": 1, "dof_damping": 1, "gravity": 1}
+        parameters = PhysicsParameters(
+            **{
+                name: field_ranks.get(name, 2)
+                for name in PhysicsParameters.__dataclass_fields__
+            }
+        )
+        return parameters, PhysicsState(1, 1, 1), 1, 1, 1
+
+
+class _Worlds:
+    """A ``Batch`` of one size, its bound state and its per-world model fields."""
+
+    def __init__(self, model: mujoco.MjModel, nsim: int, threads: int):
+        self.batch = Batch(model, nsim=nsim, nthread=min(threads, nsim))
+        self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
+        self.warmstart = self.batch.bind("qacc_warmstart")
+        self.ctrl = self.batch.bind("ctrl")
+        self.force = self.batch.bind("xfrc_applied")
+        self.object_id = model.nbody - 1
+        self.parameters: dict[str, np.ndarray] = {}
+
+    def step(self, parameters, state, ctrl, force, timesteps):
+        self._set_parameters(parameters)
+        self.qpos[:], self.qvel[:] = state.qpos, state.qvel
+        self.warmstart[:], self.ctrl[:] = state.warmstart, ctrl
+        self.force[:, self.object_id, :3] = force
+        self.batch.warning[:] = 0
+        self._advance(timesteps)
+        lost = self.batch.warning[:, BUFFER_WARNINGS, 0].sum(1)
+        new_state = PhysicsState(
+            self.qpos.astype(np.float32),
+            self.qvel.astype(np.float32),
+            self.warmstart.astype(np.float32),
+        )
+        return new_state, lost.astype(np.int32)
+
+    def _advance(self, timesteps: np.ndarray) -> None:
+        """Equal steps in one call; unequal ones (timing randomization) one by one."""
+        if (timesteps == timesteps[0, 0]).all() and (
+            np.float32(self.batch.model.opt.timestep) == timesteps[0, 0]
+        ):
+            self.batch.step(nstep=timesteps.shape[1])
+            return
+        timestep = self.batch.expand("opt.timestep")
+        for k in range(timesteps.shape[1]):
+            timestep[:] = timesteps[:, k].reshape(timestep.shape)
+            self.batch.step()
+        timestep[:] = self.batch.model.opt.timestep
+
+    def _set_parameters(self, parameters: PhysicsParameters) -> None:
+        """Write the rows that changed; constants derived from them follow."""
+        changed = np.zeros(self.batch.nsim, bool)
+        for name, values in vars(parameters).items():
+            if name in self.parameters:
+                differs = (self.parameters[name] != values).reshape(len(values), -1)
+                rows = differs.any(1)
+            else:
+                nominal = np.float32(_model_value(self.batch.model, name))
+                rows = (values != nominal).reshape(len(values), -1).any(1)
+                self.parameters[name] = np.broadcast_to(nominal, values.shape).copy()
+            if rows.any():
+                field = f"opt.{name}" if name == "gravity" else name
+                self.batch.expand(field)[rows] = values[rows]
+                self.parameters[name][rows] = values[rows]
+                changed |= rows
+        if changed.any():
+            self.batch.set_const(changed)
+
+
+def _model_value(model: mujoco.MjModel, name: str) -> np.ndarray:
+    return model.opt.gravity if name == "gravity" else getattr(model, name)

@@ -1,0 +1,149 @@
+"""Many environments that restart from a bank of started episodes.
+
+The paper begins every episode with 100 random actions. Doing that inside a training
+step would stall all worlds for one, and caching a first state (as peers do) would make
+all episodes alike. Here a few extra worlds do nothing but start episodes, in the same
+call of the engine as the training worlds; each one that gets through its random actions
+replaces the oldest episode of the bank, and worlds whose episode ended take one at
+random.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mjx_dex.config import BankConfig
+from mjx_dex.task.env import HandEnv
+from mjx_dex.types import EnvState, Observation, TimeStep
+
+
+@struct.dataclass
+class BankState:
+    """All worlds of one device."""
+
+    worlds: EnvState
+    """[num_envs] the ones that are trained on."""
+    ready: EnvState
+    """[bank.size] started episodes, to be dealt."""
+    starting: EnvState
+    """[bank.starting] worlds that are starting episodes."""
+    stored: jax.Array
+    """[] int32: episodes put into the bank so far; modulo its size, the oldest one."""
+    key: jax.Array
+
+
+class BankedEnvironments:
+    """``num_envs`` hand environments with automatic reset (a ``VectorEnvironment``)."""
+
+    def __init__(self, env: HandEnv, num_envs: int, config: BankConfig):
+        self.env = env
+        self.num_envs = num_envs
+        self._size, self._num_starting = config.size, config.starting
+        if config.starting > config.size:
+            raise ValueError(
+                f"bank.starting ({config.starting}) must not exceed "
+                f"bank.size ({config.size})"
+            )
+
+    @property
+    def action_shape(self) -> tuple[int, int]:
+        """Action coordinates, and bins of each."""
+        return self.env.action_shape
+
+    def reset(self, key: jax.Array) -> tuple[BankState, Observation]:
+        """Fill the bank, then deal an episode to every world."""
+        key, begin_key, deal_key = jax.random.split(key, 3)
+        starting = jax.vmap(self.env.begin)(jax.random.split(begin_key, self._size))
+        ready, stored = starting, jnp.zeros((), jnp.int32)
+
+        def fill(carry):
+            ready, starting, stored = carry
+            actions = jax.vmap(self.env.random_action)(starting)
+            moved, _ = jax.vmap(self.env.act)(starting, actions)
+            return self._store(ready, moved, stored)
+
+        ready, starting, stored = jax.lax.while_loop(
+            lambda carry: carry[2] < self._size, fill, (ready, starting, stored)
+        )
+        limit = jnp.full(self.num_envs, self.env.first_angle_limit)
+        worlds = self._deal(ready, deal_key, limit)
+        starting = jax.tree.map(lambda x: x[: self._num_starting], starting)
+        state = BankState(worlds, ready, starting, stored, key)
+        return state, jax.vmap(self.env.observe)(worlds)
+
+    def step(
+        self, state: BankState, actions: jax.Array
+    ) -> tuple[BankState, TimeStep]:
+        """Step every world, and restart those whose episode ended.
+
+        Args:
+            state: before.
+            actions: [num_envs, 20] int32 bins.
+
+        Returns:
+            The new state and [num_envs] time steps.
+        """
+        key, deal_key = jax.random.split(state.key)
+        before = _concatenate(state.worlds, state.starting)
+        random_actions = jax.vmap(self.env.random_action)(state.starting)
+        moved, lost = jax.vmap(self.env.act)(
+            before, jnp.concatenate([actions, random_actions])
+        )
+        moved_worlds, moved_starting = _split(moved, self.num_envs)
+
+        worlds, time_step = jax.vmap(self.env.judge)(
+            state.worlds, moved_worlds, lost[: self.num_envs]
+        )
+        ended = time_step.terminated | time_step.truncated
+        dealt = self._deal(state.ready, deal_key, worlds.goal_angle_limit)
+        worlds = _where(ended, dealt, worlds)
+        observation = _where(
+            ended, jax.vmap(self.env.observe)(worlds), time_step.observation
+        )
+        ready, starting, stored = self._store(
+            state.ready, moved_starting, state.stored
+        )
+        return (
+            BankState(worlds, ready, starting, stored, key),
+            time_step.replace(observation=observation),
+        )
+
+    def _deal(self, ready: EnvState, key: jax.Array, limit: jax.Array) -> EnvState:
+        """One episode for every world, drawn from the bank with replacement."""
+        pick_key, episode_key = jax.random.split(key)
+        picks = jax.random.randint(pick_key, (self.num_envs,), 0, self._size)
+        picked = jax.tree.map(lambda x: x[picks], ready)
+        keys = jax.random.split(episode_key, self.num_envs)
+        return jax.vmap(self.env.deal)(picked, keys, limit)
+
+    def _store(self, ready: EnvState, moved: EnvState, stored: jax.Array):
+        """Move episodes that got started into the bank, and begin others for them."""
+        starting = jax.vmap(self.env.renew)(moved)
+        started = jax.vmap(self.env.is_started)(starting)
+        slots = (stored + jnp.cumsum(started) - 1) % self._size
+        # A slot beyond the end is out of bounds, so that mode="drop" skips it.
+        slots = jnp.where(started, slots, self._size)
+        ready = jax.tree.map(
+            lambda bank, new: bank.at[slots].set(new, mode="drop"), ready, starting
+        )
+        keys = jax.vmap(lambda key: jax.random.split(key)[0])(starting.key)
+        starting = _where(started, jax.vmap(self.env.begin)(keys), starting)
+        return ready, starting, stored + started.sum()
+
+
+def _where(mask: jax.Array, if_true, if_false):
+    """Choose per world; ``mask`` is [n], leaves are [n, ...]."""
+    return jax.vmap(
+        lambda m, a, b: jax.tree.map(lambda x, y: jnp.where(m, x, y), a, b)
+    )(mask, if_true, if_false)
+
+
+def _concatenate(first, second):
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+
+
+def _split(tree, index: int):
+    return (
+        jax.tree.map(lambda x: x[:index], tree),
+        jax.tree.map(lambda x: x[index:], tree),
+    )
