@@ -1,6 +1,7 @@
 """Every number of mjx_dex, once, with its unit and its place in the paper.
 
-The paper is OpenAI et al., *Learning Dexterous In-Hand Manipulation*, arXiv 1808.00177v5.
+The paper is OpenAI et al., *Learning Dexterous In-Hand Manipulation*, arXiv
+1808.00177v5.
 Attribute docstrings become the command line's ``--help``.
 """
 
@@ -39,10 +40,8 @@ class ObjectConfig:
 
 @dataclass(frozen=True)
 class PhysicsConfig:
-    """Engine, time and solver. The solver's figures are measured in docs/physics.md."""
+    """Time and solver. The solver's figures are measured in docs/physics.md."""
 
-    engine: Literal["auto", "native", "warp", "mjx"] = "auto"
-    """'auto': warp on an NVIDIA GPU, mjx on another accelerator, native on a CPU."""
     timestep: float = 0.008
     """One physics step [s] (appendix C.1)."""
     substeps: int = 10
@@ -106,11 +105,11 @@ class TaskConfig:
     action_smoothing: float = 0.3
     """Weight on the past in the moving average of actions, per control step."""
     drop_height: float = 0.04
-    """The object is dropped when its centre is below this [m], world frame (robogym)."""
+    """The object is dropped when its centre is below this height [m] (robogym)."""
     start_steps: int = 100
     """Control steps of random actions before an episode begins (C.1)."""
     locked_wrist: bool = False
-    """Servo the wrist's pitch joint (WRJ0) to 0, as in the paper's fine-tuned variant."""
+    """Servo the wrist's pitch joint (WRJ0) to 0: the paper's fine-tuned variant."""
     policy_inputs: tuple[str, ...] = (
         "fingertips",
         "object_position",
@@ -188,6 +187,8 @@ class PPOConfig:
 class Config:
     """A training run."""
 
+    engine: Literal["auto", "native", "warp", "mjx"] = "auto"
+    """'auto': warp on an NVIDIA GPU, mjx on another accelerator, native on a CPU."""
     hand: HandConfig = field(default_factory=HandConfig)
     object: ObjectConfig = field(default_factory=ObjectConfig)
     physics: PhysicsConfig = field(default_factory=PhysicsConfig)
@@ -216,9 +217,14 @@ def replace(config: Config, **changes) -> Config:
     >>> replace(Config(), **{"task.goal.tolerance": 0.1}).task.goal.tolerance
     0.1
     """
+    # Grouped, so that values that are only valid together change together.
+    fields, nested = {}, {}
     for path, value in changes.items():
         head, _, rest = path.partition(".")
         if rest:
-            value = replace(getattr(config, head), **{rest: value})
-        config = dataclasses.replace(config, **{head: value})
-    return config
+            nested.setdefault(head, {})[rest] = value
+        else:
+            fields[head] = value
+    for head, inner in nested.items():
+        fields[head] = replace(getattr(config, head), **inner)
+    return dataclasses.replace(config, **fields)

@@ -18,7 +18,7 @@ REFERENCE_MARKERS = {
     "ref1": (0.085, -0.009, -0.006),
     "ref2": (0.085, -0.009, -0.084),
 }
-"""Motion-capture markers of the hand base, in the marker plate's frame [m] (robogym)."""
+"""Motion-capture markers of the hand base, in the plate's frame [m] (robogym)."""
 
 MARKER_PLATE_POSITION = (0.046, -0.035, 0.216)
 MARKER_PLATE_QUATERNION = (0.0, 0.0, 0.7071067811865476, -0.7071067811865476)

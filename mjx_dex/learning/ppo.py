@@ -115,7 +115,7 @@ def optimize(
             parameters = parameters | {
                 name: optax.apply_updates(parameters[name], update)
             }
-            metrics[f"{name}_gradient_norm"] = optax.global_norm(gradients[name])
+            metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradients[name])
         return (parameters, state), metrics
 
     num_chunks = len(chunks.first)

@@ -120,7 +120,7 @@ class Trainer:
                 actors=actors,
             )
 
-        return self._jit(init)
+        return self._jit(init, out_shardings=self.sharding)
 
     @functools.cached_property
     def _iterate(self):
@@ -128,13 +128,13 @@ class Trainer:
         iterate = self._on_all_devices(
             self._iterate_one_device, (spec,), (spec, PartitionSpec())
         )
-        return self._jit(iterate, donate_argnums=0)
+        return self._jit(iterate, donate_argnums=0, out_shardings=(self.sharding, None))
 
     def _start(self, key: jax.Array) -> rollout.Actors:
         key = jax.random.fold_in(key, jax.lax.axis_index(DEVICES))
         agent = Agent(*self._networks, {}, {})
         actors = rollout.start(self._vector_env, agent, key)
-        return jax.tree.map(lambda x: x[None], actors)
+        return jax.tree.map(lambda x: _strong(x)[None], actors)
 
     def _iterate_one_device(self, learner: Learner):
         config = self._config
@@ -251,6 +251,12 @@ class Trainer:
             self._learner_spec(),
             is_leaf=lambda x: isinstance(x, PartitionSpec),
         )
+
+
+def _strong(x: jax.Array) -> jax.Array:
+    """Without JAX's weak type, which would make the second iteration compile anew."""
+    is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return x if is_key else jax.lax.convert_element_type(x, x.dtype)
 
 
 def _update_statistics(statistics, transitions, returns) -> dict[str, Statistics]:

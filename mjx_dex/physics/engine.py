@@ -83,15 +83,21 @@ def choose_engine(name: str) -> tuple[str, str]:
         if importlib.util.find_spec("warp") is None:
             raise ModuleNotFoundError(
                 "an NVIDIA GPU is best served by MuJoCo Warp, which is not installed: "
-                "pip install 'mjx_dex[gpu]', or ask for --physics.engine mjx"
+                "pip install 'mjx_dex[gpu]', or ask for --engine mjx"
             )
         return "warp", f"JAX runs on {kind}: MuJoCo Warp is fastest there"
     return "mjx", f"JAX runs on {kind}: only MJX runs there"
 
 
-def make_engine(hand: Hand, config: PhysicsConfig) -> Engine:
-    """Build the configured engine for one scene."""
-    name, reason = choose_engine(config.engine)
+def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
+    """Build an engine for one scene.
+
+    Args:
+        name: 'native', 'warp' or 'mjx', or 'auto' for what suits JAX's device.
+        hand: the scene.
+        config: solver and buffers.
+    """
+    name, reason = choose_engine(name)
     log.info("physics engine: %s (%s)", name, reason)
     # Imported here: each engine needs a library that the others do without.
     if name == "native":

@@ -71,9 +71,7 @@ class BankedEnvironments:
         state = BankState(worlds, ready, starting, stored, key)
         return state, jax.vmap(self.env.observe)(worlds)
 
-    def step(
-        self, state: BankState, actions: jax.Array
-    ) -> tuple[BankState, TimeStep]:
+    def step(self, state: BankState, actions: jax.Array) -> tuple[BankState, TimeStep]:
         """Step every world, and restart those whose episode ended.
 
         Args:
@@ -100,9 +98,7 @@ class BankedEnvironments:
         observation = _where(
             ended, jax.vmap(self.env.observe)(worlds), time_step.observation
         )
-        ready, starting, stored = self._store(
-            state.ready, moved_starting, state.stored
-        )
+        ready, starting, stored = self._store(state.ready, moved_starting, state.stored)
         return (
             BankState(worlds, ready, starting, stored, key),
             time_step.replace(observation=observation),

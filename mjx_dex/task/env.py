@@ -96,9 +96,7 @@ class HandEnv:
         """
         joint_angles = state.physics.qpos[:NUM_JOINTS]
         value = actions.decode_bins(action, self._task.action_bins)
-        value, memory = actions.smooth(
-            value, state.memory, self._task.action_smoothing
-        )
+        value, memory = actions.smooth(value, state.memory, self._task.action_smoothing)
         value = jnp.clip(value, -1.0, 1.0)
         if self._task.locked_wrist:
             value = actions.lock_wrist(value, joint_angles, self._hand)
@@ -268,7 +266,7 @@ class HandEnv:
 def make_env(config: Config) -> HandEnv:
     """Build the environment of a configuration."""
     hand = build_hand(config.hand, config.object, config.physics)
-    return HandEnv(hand, make_engine(hand, config.physics), config)
+    return HandEnv(hand, make_engine(config.engine, hand, config.physics), config)
 
 
 def _no_memory() -> EffectMemory:

@@ -1,0 +1,161 @@
+"""What a run tells people: metrics.jsonl, TensorBoard, a progress bar, a curve."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+def summarize(
+    metrics: dict[str, Any], env_steps: int, total_env_steps: int, seconds: float
+) -> dict[str, float]:
+    """One iteration's metrics as people read them.
+
+    Args:
+        metrics: as ``Trainer.iterate`` returns them: sums over worlds and steps from
+            the environment, means from the optimizer.
+        env_steps: of this iteration.
+        total_env_steps: of the run.
+        seconds: this iteration took.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    episodes = max(values["episodes"], 1.0)
+    return {
+        "env_steps": total_env_steps,
+        "env_steps_per_second": env_steps / seconds,
+        "episodes": values["episodes"],
+        "goals_per_episode": values["episode_goals"] / episodes,
+        "goals_per_1000_steps": 1000 * values["goals"] / env_steps,
+        "episode_steps": values["episode_steps"] / episodes,
+        "drops_per_episode": values["drops"] / episodes,
+        "timeouts_per_episode": values["timeouts"] / episodes,
+        "completions": values["completions"],
+        "broken_worlds": values["broken_worlds"],
+        "lost_contacts": values["lost_contacts"],
+        "goal_angle_limit": values["goal_angle_limit"] / env_steps,
+    } | {name: values[name] for name in LEARNING_METRICS}
+
+
+LEARNING_METRICS = (
+    "kl",
+    "entropy",
+    "surrogate",
+    "value_error",
+    "value_explained",
+    "mean_return",
+    "clip_fraction",
+    "learning_rate",
+    "policy_gradient_norm",
+    "value_gradient_norm",
+)
+
+
+class RunLog:
+    """Writes metrics of one run as they come, and shows progress."""
+
+    def __init__(self, folder: Path, max_env_steps: int, iteration: int):
+        """Open the logs.
+
+        Args:
+            folder: of the run.
+            max_env_steps: where the bar ends.
+            iteration: that the run begins with. Lines of later ones, written before it
+                was cut off, are removed: they are about to be written again.
+        """
+        self._path = folder / "metrics.jsonl"
+        kept = [row for row in read_metrics(folder) if row["iteration"] <= iteration]
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=iteration + 1
+        )
+        self._bar = tqdm(
+            total=max_env_steps,
+            initial=int(kept[-1]["env_steps"]) if kept else 0,
+            unit=" steps",
+            unit_scale=True,
+            dynamic_ncols=True,
+        )
+
+    def write(self, iteration: int, row: dict[str, float], minutes_left: float | None):
+        """Log one iteration's summary."""
+        row = {"iteration": iteration, "time": time.time()} | row
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if name not in ("iteration", "time"):
+                self._board.add_scalar(name, value, iteration)
+        shown = {
+            "goals/episode": f"{row['goals_per_episode']:.2f}",
+            "kl": f"{row['kl']:.3f}",
+        }
+        for problem in ("broken_worlds", "lost_contacts"):
+            if row[problem]:
+                shown[problem] = f"{row[problem]:.0f}"
+        if minutes_left is not None:
+            shown["minutes left"] = f"{minutes_left:.0f}"
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(int(row["env_steps"]) - self._bar.n)
+
+    def close(self) -> None:
+        """Flush everything to disk."""
+        self._bar.close()
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """All complete lines of a run's metrics.jsonl, oldest first."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # the run was killed while it wrote this line
+    return rows
+
+
+def plot_learning_curve(folder: Path) -> Path | None:
+    """Draw goals per episode, and the turn asked for, over experience.
+
+    Returns:
+        The picture's path, or None if the run has logged nothing.
+    """
+    rows = read_metrics(folder)
+    if not rows:
+        return None
+    steps = np.array([row["env_steps"] for row in rows]) / 1e6
+    figure, axes = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
+    for axis, name, label in (
+        (axes[0], "goals_per_episode", "goals per episode"),
+        (axes[1], "goal_angle_limit", "largest turn to a goal [rad]"),
+    ):
+        values = np.array([row[name] for row in rows])
+        axis.plot(steps, values, color="0.8", linewidth=0.8)
+        axis.plot(steps, _smooth(values), color="C0")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[1].set_xlabel("million environment steps")
+    axes[0].set_title(folder.name)
+    path = folder / "learning_curve.png"
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def _smooth(values: np.ndarray, window: int = 15) -> np.ndarray:
+    """Centred moving average, shorter at the ends."""
+    sums = np.convolve(values, np.ones(window), mode="same")
+    counts = np.convolve(np.ones(len(values)), np.ones(window), mode="same")
+    return sums[: len(values)] / counts[: len(values)]

@@ -1,0 +1,153 @@
+"""Configurations: defaults, then a YAML file, then the command line.
+
+A file holds only what differs from the defaults. Unknown keys and wrong types are
+errors that name the file and the key.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+import yaml
+
+from mjx_dex.config import Config
+
+PRESETS = Path(__file__).resolve().parent.parent / "configs"
+"""Configurations that come with mjx_dex."""
+
+C = TypeVar("C", bound=Config)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names file and key."""
+
+
+def load(path: str | Path) -> Config:
+    """Read a configuration file.
+
+    Args:
+        path: a file, or the name of a preset such as ``quickstart``.
+
+    Raises:
+        ConfigError: if it cannot be read or holds an unknown key or a wrong value.
+    """
+    path = _find(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    return _overlay(Config(), values or {}, where=str(path), prefix="")
+
+
+def save(config: Config, path: Path) -> None:
+    """Write every value of ``config``; the file is itself a valid ``--config``."""
+    plain = _plain(dataclasses.asdict(config))
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def from_command_line(
+    command: type[C], base: Config, arguments: Sequence[str], description: str
+) -> C:
+    """Parse a command whose options are its own and all of ``Config``'s.
+
+    Args:
+        command: a dataclass derived from ``Config``.
+        base: the configuration that the options change.
+        arguments: the command line without the program's name.
+        description: for ``--help``.
+    """
+    default = command(**{f.name: getattr(base, f.name) for f in _fields(Config)})
+    return tyro.cli(
+        command, args=list(arguments), default=default, description=description
+    )
+
+
+def config_of(command: Config) -> Config:
+    """The configuration alone, of a command derived from ``Config``."""
+    return Config(**{f.name: getattr(command, f.name) for f in _fields(Config)})
+
+
+def _find(path: str | Path) -> Path:
+    candidates = (Path(path), PRESETS / f"{path}.yaml")
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+    raise ConfigError(f"--config: no file {path}, and the presets are {presets}")
+
+
+def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: {prefix or 'the file'} must hold keys and values")
+    hints = typing.get_type_hints(type(config))
+    changes = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            close = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else ""
+            raise ConfigError(f"{where}: unknown key {name}{hint}")
+        if dataclasses.is_dataclass(hints[key]):
+            changes[key] = _overlay(getattr(config, key), value, where, f"{name}.")
+        else:
+            changes[key] = _convert(value, hints[key], f"{where}: {name}")
+    try:
+        return dataclasses.replace(config, **changes)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """Check a YAML value against a field's type; numbers like 3e-4 come as text."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise ConfigError(f"{name} is {value!r}; it must be one of {options}")
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        return _convert(value, options[0], name)
+    if origin is tuple:
+        return _convert_tuple(value, options, name)
+    if hint is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
+        return value
+    raise ConfigError(f"{name} is {value!r}; it must be of type {hint.__name__}")
+
+
+def _convert_tuple(value: Any, options: tuple, name: str) -> tuple:
+    if not isinstance(value, list):
+        raise ConfigError(f"{name} is {value!r}; it must be a list")
+    if options[-1] is Ellipsis:
+        options = options[:1] * len(value)
+    if len(value) != len(options):
+        raise ConfigError(
+            f"{name} has {len(value)} entries; it must have {len(options)}"
+        )
+    return tuple(
+        _convert(x, hint, f"{name}[{i}]")
+        for i, (x, hint) in enumerate(zip(value, options, strict=True))
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, which YAML can hold."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _fields(cls: type) -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(cls)
