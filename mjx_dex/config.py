@@ -79,9 +79,12 @@ class GoalConfig:
     angles: tuple[float, float] = (0.45, 0.8)
     """'near': smallest and, at the start, largest turn to a goal [rad]."""
     widening: float = 0.0
-    """'near': an environment's largest turn grows by this [rad] with every goal it
-    meets and shrinks by as much with every episode that ends without one, between the
-    upper of ``angles`` and pi. 0 keeps it fixed."""
+    """'near': an environment's largest turn grows by this [rad] with every goal that it
+    meets, up to pi; 0 keeps it fixed."""
+    narrowing: float = 0.0
+    """'near': and shrinks by this [rad] with every episode that ends without one, down
+    to the upper of ``angles``. In balance, with m goals per episode on average, about
+    one episode in 1 + m ends without a goal: m (1 + m) = narrowing / widening."""
 
 
 @dataclass(frozen=True)
@@ -164,23 +167,25 @@ class PPOConfig:
     """Adam's step size, and its start where ``kl_target`` is set."""
     kl_target: float | None = None
     """Hold each iteration's KL divergence near this by scaling the learning rate."""
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: float | None = 1.0
     """Gradients are scaled down to this norm, policy and value each."""
     horizon: int = 20
     """Control steps each environment takes in an iteration; a multiple of ``chunk``."""
     chunk: int = 10
     """Steps of truncated back-propagation, replayed from the stored LSTM state."""
-    minibatches: int = 4
-    """Minibatches in one pass over an iteration's chunks."""
-    epochs: int = 2
-    """Passes over an iteration's chunks."""
+    minibatch_size: int = 2560
+    """Transitions in a minibatch on one device; a multiple of ``chunk``."""
+    minibatches: int = 8
+    """Minibatches in one iteration. They are cut from random orders of all chunks,
+    one order after another, so that no chunk is seen twice before all were once."""
 
     def __post_init__(self):
-        if self.horizon % self.chunk:
-            raise ValueError(
-                f"ppo.horizon ({self.horizon}) must be a multiple of "
-                f"ppo.chunk ({self.chunk})"
-            )
+        for name in ("horizon", "minibatch_size"):
+            if getattr(self, name) % self.chunk:
+                raise ValueError(
+                    f"ppo.{name} ({getattr(self, name)}) must be a multiple of "
+                    f"ppo.chunk ({self.chunk})"
+                )
 
 
 @dataclass(frozen=True)

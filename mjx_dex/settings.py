@@ -4,6 +4,7 @@ A file holds only what differs from the defaults. Unknown keys and wrong types a
 errors that name the file and the key.
 """
 
+import argparse
 import dataclasses
 import difflib
 import types
@@ -65,6 +66,13 @@ def from_command_line(
     return tyro.cli(
         command, args=list(arguments), default=default, description=description
     )
+
+
+def early_option(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of one option, before the rest can be parsed."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(flag, flag.replace("-", "_").replace("__", "--", 1), dest="it")
+    return parser.parse_known_args(arguments)[0].it
 
 
 def config_of(command: Config) -> Config:

@@ -1,6 +1,5 @@
 """``python -m mjx_dex.train``: train a policy, or go on with a run that was stopped."""
 
-import argparse
 import dataclasses
 import logging
 import os
@@ -68,13 +67,10 @@ def set_up_process() -> None:
 
 def parse(arguments: list[str]) -> TrainCommand:
     """Parse the command line over the configuration that it starts from."""
-    early = argparse.ArgumentParser(add_help=False)
-    early.add_argument("--config")
-    early.add_argument("--run-dir", "--run_dir", type=Path)
-    early.add_argument("--resume", action="store_true")
-    known, _ = early.parse_known_args(arguments)
-    base, run_dir = known.config, known.run_dir
-    if known.resume:
+    base = settings.early_option(arguments, "--config")
+    run_dir = settings.early_option(arguments, "--run-dir")
+    run_dir = Path(run_dir) if run_dir else None
+    if "--resume" in arguments:
         run_dir = run_dir or latest_run()
         base = base or run_dir / "config.yaml"
     if base is None:

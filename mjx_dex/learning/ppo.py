@@ -43,9 +43,10 @@ class Chunk:
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
     """Adam without its step size, which the learner holds."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_gradient_norm), optax.scale_by_adam()
-    )
+    adam = optax.scale_by_adam()
+    if config.max_gradient_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
 
 
 def loss(
@@ -93,12 +94,21 @@ def optimize(
     config: PPOConfig,
     axis_name: str,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, jax.Array]]:
-    """Several passes over all chunks [n, chunk], in random minibatches.
+    """Take one Adam step on each of ``config.minibatches`` minibatches.
 
-    Gradients are averaged over the devices along ``axis_name``.
+    Args:
+        parameters: of "policy" and "value".
+        optimizer_state: of "policy" and "value".
+        chunks: [n, chunk] this device's experience.
+        learning_rate: [] Adam's step size.
+        key: random key of this device.
+        networks: policy and value.
+        config: hyperparameters.
+        axis_name: gradients are averaged over the devices along this axis.
 
     Returns:
-        New parameters, new optimizer state, and metrics averaged over the last pass.
+        New parameters, new optimizer state, and metrics averaged over the later half of
+        the minibatches.
     """
     optimizer = make_optimizer(config)
     gradient = jax.value_and_grad(loss, has_aux=True)
@@ -123,8 +133,9 @@ def optimize(
     (parameters, optimizer_state), metrics = jax.lax.scan(
         step, (parameters, optimizer_state), order
     )
-    last_pass = jax.tree.map(lambda m: m[-config.minibatches :].mean(), metrics)
-    return parameters, optimizer_state, last_pass
+    half = config.minibatches // 2
+    later = jax.tree.map(lambda m: m[half:].mean(), metrics)
+    return parameters, optimizer_state, later
 
 
 def adapt_learning_rate(
@@ -143,13 +154,14 @@ def _standardize(x: jax.Array) -> jax.Array:
 
 
 def _minibatch_order(key: jax.Array, num_chunks: int, config: PPOConfig) -> jax.Array:
-    """[epochs * minibatches, size] indices: each pass visits every chunk once."""
-    size = num_chunks // config.minibatches
-    if size * config.minibatches != num_chunks:
+    """[minibatches, size] indices: one random order of all chunks after another."""
+    size = config.minibatch_size // config.chunk
+    if size > num_chunks:
         raise ValueError(
-            f"ppo.minibatches ({config.minibatches}) must divide the chunks of one "
-            f"iteration on one device ({num_chunks})"
+            f"ppo.minibatch_size ({config.minibatch_size}) must not exceed the "
+            f"transitions of one iteration on one device ({num_chunks * config.chunk})"
         )
-    keys = jax.random.split(key, config.epochs)
-    order = jax.vmap(lambda k: jax.random.permutation(k, num_chunks))(keys)
-    return order.reshape(config.epochs * config.minibatches, size)
+    total = config.minibatches * size
+    keys = jax.random.split(key, -(-total // num_chunks))
+    orders = jax.vmap(lambda k: jax.random.permutation(k, num_chunks))(keys)
+    return orders.reshape(-1)[:total].reshape(config.minibatches, size)

@@ -94,20 +94,25 @@ class HandEnv:
             The state with new physics and effect memory, and [] int32: contacts or
             constraints lost to full buffers.
         """
+        targets, memory = self.aim(state, action)
+        physics, lost = self._engine.step(
+            state.draw.parameters,
+            state.physics,
+            targets,
+            memory.push,
+            self._timesteps,
+        )
+        return state.replace(physics=physics, memory=memory), lost
+
+    def aim(self, state: EnvState, action: jax.Array) -> tuple[jax.Array, EffectMemory]:
+        """Actuator targets [20] [rad] for an action [20] of bins, and new memory."""
         joint_angles = state.physics.qpos[:NUM_JOINTS]
         value = actions.decode_bins(action, self._task.action_bins)
         value, memory = actions.smooth(value, state.memory, self._task.action_smoothing)
         value = jnp.clip(value, -1.0, 1.0)
         if self._task.locked_wrist:
             value = actions.lock_wrist(value, joint_angles, self._hand)
-        physics, lost = self._engine.step(
-            state.draw.parameters,
-            state.physics,
-            actions.joint_targets(value, joint_angles, self._hand),
-            memory.push,
-            self._timesteps,
-        )
-        return state.replace(physics=physics, memory=memory), lost
+        return actions.joint_targets(value, joint_angles, self._hand), memory
 
     def judge(
         self, state: EnvState, moved: EnvState, lost: jax.Array

@@ -35,9 +35,9 @@ def next_angle_limit(
         limit: [] largest turn so far [rad].
         met: [] bool, a goal was just met.
         failed: [] bool, an episode ended before its first goal.
-        config: ``widening`` and the bounds.
+        config: ``widening``, ``narrowing`` and the bounds.
     """
-    change = config.widening * (met.astype(jnp.float32) - failed.astype(jnp.float32))
+    change = config.widening * met - config.narrowing * failed
     return jnp.clip(limit + change, config.angles[1], jnp.pi)
 
 

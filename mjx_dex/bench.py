@@ -1,0 +1,270 @@
+"""``python -m mjx_dex.bench``: what each layer of training costs, engine by engine.
+
+One process measures everything in turn, so that the ratios in a table belong together;
+absolute figures from another machine or another minute do not.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+
+from mjx_dex import settings
+from mjx_dex.config import Config
+from mjx_dex.hand import Hand, build_hand
+from mjx_dex.learning import Learner, Trainer, rollout
+from mjx_dex.physics import make_engine
+from mjx_dex.task import BankedEnvironments, HandEnv
+from mjx_dex.train import set_up_process
+
+LAYERS = {
+    "bare": "mujoco.batch.Batch stepped from NumPy, the same states and targets",
+    "physics": "the engine alone",
+    "task": "+ actions, reward, observations, resets, and worlds that start episodes",
+    "policy": "+ both networks",
+    "training": "+ advantages and optimization: the whole iteration",
+}
+
+
+@dataclass(frozen=True)
+class BenchCommand(Config):
+    """Options of the command itself, beside the configuration's."""
+
+    config: str = "quickstart"
+    """Configuration whose worlds, networks and hyperparameters are measured."""
+    engines: tuple[Literal["native", "mjx", "warp"], ...] = ("native", "mjx", "warp")
+    """Engines to compare."""
+    accelerated_envs: int = 64
+    """Worlds on mjx and warp where JAX runs on a CPU, in place of num_envs: there they
+    are slow, and gain nothing from more."""
+    repeats: int = 5
+    """Timed runs of each row; the median is printed."""
+    json: Path | None = None
+    """Write the table to this file, too."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement."""
+
+    engine: str
+    layer: str
+    worlds: int
+    env_steps_per_second: float
+    compile_seconds: float | None
+
+    def __str__(self):
+        compiled = f"{self.compile_seconds:9.1f}" if self.compile_seconds else " " * 9
+        return (
+            f"{self.engine:8} {self.layer:9} {self.worlds:7,}"
+            f" {self.env_steps_per_second:12,.0f} {compiled}"
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    set_up_process()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        base = settings.load(
+            settings.early_option(arguments, "--config") or "quickstart"
+        )
+        command = settings.from_command_line(
+            BenchCommand, base, arguments, description=__doc__
+        )
+        rows = bench(command)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if command.json:
+        command.json.write_text(json.dumps([dataclasses.asdict(r) for r in rows]))
+    return 0
+
+
+def bench(command: BenchCommand) -> list[Row]:
+    """Measure and print every row."""
+    config = settings.config_of(command)
+    _print_machine(config)
+    print(
+        f"{'engine':8} {'layer':9} {'worlds':>7} {'env steps/s':>12} {'compile s':>9}"
+    )
+    rows = []
+    for engine in command.engines:
+        engine_config = dataclasses.replace(
+            config, engine=engine, num_envs=_num_envs(command, engine)
+        )
+        for row in measure_engine(engine_config, command.repeats):
+            print(row, flush=True)
+            rows.append(row)
+    by_name = {(row.engine, row.layer): row for row in rows}
+    if ("native", "bare") in by_name:
+        bare = by_name["native", "bare"].env_steps_per_second
+        training = by_name["native", "training"].env_steps_per_second
+        print(f"training / bare Batch stepping on native: {training / bare:.0%}")
+    for layer, meaning in LAYERS.items():
+        print(f"  {layer}: {meaning}")
+    return rows
+
+
+def measure_engine(config: Config, repeats: int) -> list[Row]:
+    """All rows of one engine, inner layers first, on the same worlds."""
+    hand = build_hand(config.hand, config.object, config.physics)
+    engine = make_engine(config.engine, hand, config.physics)
+    env = HandEnv(hand, engine, config)
+    worlds = BankedEnvironments(env, config.num_envs, config.bank)
+    trainer = Trainer(worlds, config.network, config.ppo, jax.local_devices()[:1])
+    learner = trainer.init(jax.random.key(config.seed))
+    agent = trainer.agent(learner)
+    actors = jax.tree.map(lambda x: x[0], learner.actors)
+    horizon = config.ppo.horizon
+
+    def act_by_policy(actors):
+        return rollout.collect(worlds, agent, actors, 1, horizon)[0]
+
+    def act_randomly(state, key):
+        def step(state, key):
+            shape = (config.num_envs, worlds.action_shape[0])
+            action = jax.random.randint(key, shape, 0, worlds.action_shape[1])
+            return worlds.step(state, action)[0], None
+
+        return jax.lax.scan(step, state, jax.random.split(key, horizon))[0]
+
+    def run_engine(inputs):
+        timesteps = jnp.full(config.physics.substeps, config.physics.timestep)
+        step = jax.vmap(engine.step, (0, 0, 0, 0, None))
+        return jax.lax.map(lambda step_inputs: step(*step_inputs, timesteps), inputs)
+
+    inputs = jax.jit(_record, static_argnums=(0, 3))(worlds, agent, actors, horizon)
+    rows = []
+    if config.engine == "native":
+        bare = _median_time(lambda: _step_bare(hand, inputs, config), repeats)
+        rows.append(_row(config, "bare", bare, None))
+    for layer, function, arguments in (
+        ("physics", run_engine, (inputs,)),
+        ("task", act_randomly, (actors.env_state, jax.random.key(1))),
+        ("policy", act_by_policy, (actors,)),
+    ):
+        compiled, compile_seconds = _compile(function, *arguments)
+        seconds = _median_time(partial(compiled, *arguments), repeats)
+        rows.append(_row(config, layer, seconds, compile_seconds))
+    rows.append(_training_row(config, trainer, learner, repeats))
+    return rows
+
+
+def _record(worlds, agent, actors, horizon):
+    """What the training worlds ask of the engine in one iteration.
+
+    Returns:
+        Parameters, states, targets and forces, [horizon, num_envs, ...] each.
+    """
+
+    def step(actors, _):
+        before = actors.env_state.worlds
+        actors, experience, _ = rollout.collect(worlds, agent, actors, 1, 1)
+        action = experience.transitions.action[0, 0]
+        targets, memory = jax.vmap(worlds.env.aim)(before, action)
+        return actors, (before.draw.parameters, before.physics, targets, memory.push)
+
+    return jax.lax.scan(step, actors, length=horizon)[1]
+
+
+def _step_bare(hand: Hand, inputs, config: Config) -> None:
+    """The physics that ``inputs`` ask for, with nothing around MuJoCo's ``Batch``."""
+    _, states, targets, _ = inputs
+    horizon, num_worlds = targets.shape[:2]
+    batch = _bare_batch(hand, num_worlds, config.physics.threads)
+    qpos, qvel, warmstart, ctrl = (
+        np.asarray(x) for x in (states.qpos, states.qvel, states.warmstart, targets)
+    )
+    for k in range(horizon):
+        batch.qpos, batch.qvel = qpos[k], qvel[k]
+        batch.qacc_warmstart, batch.ctrl = warmstart[k], ctrl[k]
+        batch.step(nstep=config.physics.substeps)
+
+
+@functools.cache
+def _bare_batch(hand: Hand, num_worlds: int, threads: int) -> Batch:
+    return Batch(hand.model, num_worlds, threads)
+
+
+def _training_row(
+    config: Config, trainer: Trainer, learner: Learner, repeats: int
+) -> Row:
+    """Whole iterations, one after another: each gives its buffers to the next."""
+    begun = time.perf_counter()
+    learner, metrics = trainer.iterate(learner)
+    jax.block_until_ready(metrics)
+    first = time.perf_counter() - begun
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        learner, metrics = trainer.iterate(learner)
+        jax.block_until_ready((learner.parameters, metrics))
+        times.append(time.perf_counter() - begun)
+    seconds = statistics.median(times)
+    return _row(config, "training", seconds, first - seconds)
+
+
+def _row(config: Config, layer: str, seconds: float, compile_seconds) -> Row:
+    env_steps = config.num_envs * config.ppo.horizon
+    return Row(
+        config.engine, layer, config.num_envs, env_steps / seconds, compile_seconds
+    )
+
+
+def _compile(function: Callable, *arguments) -> tuple[Callable, float]:
+    begun = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    return compiled, time.perf_counter() - begun
+
+
+def _median_time(call: Callable, repeats: int) -> float:
+    """Median seconds of ``call``, after one call that is not timed."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def _num_envs(command: BenchCommand, engine: str) -> int:
+    on_cpu = jax.default_backend() == "cpu"
+    return (
+        command.accelerated_envs if on_cpu and engine != "native" else command.num_envs
+    )
+
+
+def _print_machine(config: Config) -> None:
+    device = jax.devices()[0]
+    print(
+        f"JAX {jax.__version__} on {device.platform} ({device.device_kind}), "
+        f"MuJoCo {mujoco.__version__}, Python {platform.python_version()}, "
+        f"{len(os.sched_getaffinity(0))} CPU cores"
+    )
+    print(
+        f"one env step = {config.physics.substeps} x "
+        f"{1000 * config.physics.timestep:g} ms of physics; "
+        f"policy {config.network.policy_memory} "
+        f"{config.network.hidden}-{config.network.memory}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
