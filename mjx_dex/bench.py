@@ -29,6 +29,7 @@ from mjx_dex.config import Config
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.learning import Learner, Trainer, rollout
 from mjx_dex.physics import make_engine
+from mjx_dex.physics.contacts import measure_contacts
 from mjx_dex.task import BankedEnvironments, HandEnv
 from mjx_dex.train import set_up_process
 
@@ -149,7 +150,9 @@ def measure_engine(config: Config, repeats: int) -> list[Row]:
         step = jax.vmap(engine.step, (0, 0, 0, 0, None))
         return jax.lax.map(lambda step_inputs: step(*step_inputs, timesteps), inputs)
 
-    inputs = jax.jit(_record, static_argnums=(0, 3))(worlds, agent, actors, horizon)
+    record = jax.jit(lambda actors: _record(worlds, agent, actors, horizon))
+    inputs = record(actors)
+    _print_contacts(config, hand, inputs)
     rows = []
     if config.engine == "native":
         bare = _median_time(lambda: _step_bare(hand, inputs, config), repeats)
@@ -200,6 +203,18 @@ def _step_bare(hand: Hand, inputs, config: Config) -> None:
 @functools.cache
 def _bare_batch(hand: Hand, num_worlds: int, threads: int) -> Batch:
     return Batch(hand.model, num_worlds, threads)
+
+
+def _print_contacts(config: Config, hand: Hand, inputs) -> None:
+    physics = inputs[1]
+    qpos, qvel = (
+        np.asarray(x).reshape(-1, x.shape[-1]) for x in (physics.qpos, physics.qvel)
+    )
+    contacts = measure_contacts(hand.model, qpos, qvel)
+    print(
+        f"{config.engine}: {contacts} (buffers: {config.physics.max_contacts}, "
+        f"{config.physics.max_constraints})"
+    )
 
 
 def _training_row(

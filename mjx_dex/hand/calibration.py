@@ -1,7 +1,7 @@
 """Calibrated values of the Shadow hand: reading, checking and applying them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,34 @@ CALIBRATED = Path(__file__).with_name("calibrated.json")
 
 POLYNOMIAL = ("stiffness", "damping")
 
+JOINT_VALUES = (
+    "range",
+    "damping",
+    "stiffness",
+    "springref",
+    "frictionloss",
+    "armature",
+    "margin",
+)
+ACTUATOR_VALUES = ("kp", "forcerange", "ctrlrange", "log_backlash")
+COUPLING_VALUES = (
+    "stiffness",
+    "moment_arm_middle",
+    "moment_arm_distal",
+    "rest_length",
+    "sum_damping",
+    "difference_range",
+)
+
 TABLES = {
-    "joints": tuple(joint.ours for joint in names.JOINTS),
-    "actuators": tuple(actuator.ours for actuator in names.ACTUATORS),
-    "couplings": names.COUPLED_FINGERS,
-    "friction": ("link", "fingertip"),
-    "fingertip_markers": names.FINGERS,
+    "joints": ([joint.ours for joint in names.JOINTS], JOINT_VALUES),
+    "actuators": ([actuator.ours for actuator in names.ACTUATORS], ACTUATOR_VALUES),
+    "couplings": (names.COUPLED_FINGERS, COUPLING_VALUES),
+    "friction": (("link", "fingertip"), ()),
+    "fingertip_markers": (names.FINGERS, ()),
 }
-"""The tables of a calibration file, each with the entries it must have."""
+"""The tables of a calibration file: the entries of each, and the values of each entry.
+Friction and markers are lists of three numbers."""
 
 
 def load_calibration(path: str | Path) -> dict[str, Any]:
@@ -41,18 +61,29 @@ def load_calibration(path: str | Path) -> dict[str, Any]:
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"hand.calibration: {path} is not JSON: {error}") from error
-    for table, entries in TABLES.items():
+    for table, (entries, values) in TABLES.items():
+        _require(calibration, table, entries, path)
         for entry in entries:
-            if entry not in calibration.get(table, {}):
-                raise ValueError(f"hand.calibration: {path} lacks {table}.{entry}")
+            _require(calibration[table], entry, values, path, table)
     return calibration
+
+
+def _require(parent: Any, name: str, keys: Iterable[str], path: Path, table: str = ""):
+    """Raise ValueError unless ``parent[name]`` exists and has all ``keys``."""
+    full_name = f"{table}.{name}" if table else name
+    if not isinstance(parent, dict) or name not in parent:
+        raise ValueError(f"hand.calibration: {path} lacks {full_name}")
+    for key in keys:
+        if not isinstance(parent[name], dict) or key not in parent[name]:
+            raise ValueError(f"hand.calibration: {path} lacks {full_name}.{key}")
 
 
 def apply_calibration(spec: mujoco.MjSpec, calibration: Mapping[str, Any]) -> None:
     """Set joints, actuators, finger coupling, friction and markers, in place."""
     for name in names.JOINTS:
         joint = spec.joint(name.gymnasium)
-        for field, value in calibration["joints"][name.ours].items():
+        for field in JOINT_VALUES:
+            value = calibration["joints"][name.ours][field]
             # MjSpec holds stiffness and damping as polynomials in the angle.
             setattr(joint, field, [value, 0, 0] if field in POLYNOMIAL else value)
     for name in names.ACTUATORS:

@@ -123,6 +123,10 @@ def _use_primitive_shapes(spec: mujoco.MjSpec, self_collision: bool) -> None:
     forearm.meshname = ""
     # Fitted to the convex mesh that it replaces: same radius, same ends.
     forearm.size, forearm.pos = (0.068, 0.046, 0.0), (0.0, 0.01, 0.154)
+    for geom in spec.geoms:
+        if geom.name.startswith("robot0:V_"):
+            # Two of them, on the thumb, would collide.
+            geom.contype, geom.conaffinity = 0, 0
     # The package's own pairs; it lists (little distal, ring distal) twice.
     seen = set()
     for pair in spec.pairs:
@@ -183,16 +187,15 @@ def _add_stage(spec: mujoco.MjSpec) -> None:
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         pos=(1, 1, 0),
         size=(1, 1, 0.1),
-        rgba=(0.88, 0.88, 0.9, 1),
+        rgba=(0.6, 0.62, 0.65, 1),
         contype=0,
         conaffinity=0,
     )
     spec.worldbody.add_light(
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        pos=(1.3, 0.5, 1.5),
-        dir=(-0.3, 0.4, -1),
-        diffuse=(0.7, 0.7, 0.7),
-        ambient=(0.25, 0.25, 0.25),
+        pos=(1.1, 0.85, 1.2),
+        dir=(-0.1, 0.15, -1),
+        diffuse=(0.5, 0.5, 0.5),
     )
     spec.worldbody.add_camera(
         name="overview",
@@ -200,6 +203,9 @@ def _add_stage(spec: mujoco.MjSpec) -> None:
         xyaxes=(0.80, -0.60, 0, 0.40, 0.53, 0.75),
         fovy=38,
     )
+    spec.visual.headlight.diffuse = (0.3, 0.3, 0.3)
+    spec.visual.headlight.ambient = (0.25, 0.25, 0.25)
+    spec.stat.center, spec.stat.extent = (1.0, 1.0, 0.15), 0.5
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
 
 
@@ -222,7 +228,10 @@ def _index(model: mujoco.MjModel) -> Hand:
 
 
 def _marker_frame(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Origin and axes of the sensing frame from the three base markers."""
+    """Origin and axes of the sensing frame from the three base markers.
+
+    Right-handed; robogym's y axis is ``x cross z``, which makes a left-handed frame.
+    """
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     ref0, ref1, ref2 = (data.site(name).xpos for name in REFERENCE_MARKERS)

@@ -75,8 +75,8 @@ class Trainer:
             learner: is given up: its buffers are reused for the result.
 
         Returns:
-            The next learner; environment metrics summed and optimization metrics
-            averaged over everything in the iteration, by name.
+            The next learner, and metrics by name: the environments' summed over
+            the iteration, the optimizer's as ``ppo.optimize`` returns them.
         """
         return self._iterate(learner)
 
@@ -91,29 +91,20 @@ class Trainer:
         )
 
         def init(key):
-            key, actors_key, *network_keys = jax.random.split(key, 4)
+            key, actors_key, network_key = jax.random.split(key, 3)
             actors = start(actors_key)
-            sizes = {
-                name: getattr(actors.observation, name).shape[-1]
-                for name in ("policy", "value")
-            }
-            parameters = {
-                name: network.init(
-                    network_key,
-                    network.initial_carry(),
-                    jnp.zeros((1, sizes[name])),
-                    jnp.zeros(1, bool),
-                )
-                for (name, network), network_key in zip(
-                    zip(sizes, self._networks, strict=True), network_keys, strict=True
-                )
-            }
+            # One observation of the first device: the networks learn its size from it.
+            sample = jax.tree.map(lambda x: x[0, :1], actors.observation)
+            parameters = self._initial_parameters(network_key, sample)
             optimizer = ppo.make_optimizer(self._config)
-            statistics = {name: Statistics.empty((n,)) for name, n in sizes.items()}
             return Learner(
                 parameters=parameters,
                 optimizer_state={n: optimizer.init(p) for n, p in parameters.items()},
-                statistics=statistics | {"returns": Statistics.empty()},
+                statistics={
+                    "policy": Statistics.empty(sample.policy.shape[1:]),
+                    "value": Statistics.empty(sample.value.shape[1:]),
+                    "returns": Statistics.empty(),
+                },
                 learning_rate=jnp.asarray(self._config.learning_rate, jnp.float32),
                 iteration=jnp.zeros((), jnp.int32),
                 key=key,
@@ -129,6 +120,17 @@ class Trainer:
             self._iterate_one_device, (spec,), (spec, PartitionSpec())
         )
         return self._jit(iterate, donate_argnums=0, out_shardings=(self.sharding, None))
+
+    def _initial_parameters(self, key: jax.Array, sample) -> dict[str, Any]:
+        policy, value = self._networks
+        policy_key, value_key = jax.random.split(key)
+        first = jnp.ones(1, bool)
+        return {
+            "policy": policy.init(
+                policy_key, policy.initial_carry(), sample.policy, first
+            ),
+            "value": value.init(value_key, value.initial_carry(), sample.value, first),
+        }
 
     def _start(self, key: jax.Array) -> rollout.Actors:
         key = jax.random.fold_in(key, jax.lax.axis_index(DEVICES))

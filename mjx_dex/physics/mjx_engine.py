@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from jax.custom_batching import custom_vmap
 from mujoco import mjx
 
@@ -34,11 +35,19 @@ class MjxEngine:
         return mjx.make_data(self._source, impl="jax")
 
     def _lost(self, data: mjx.Data) -> jax.Array:
-        """Whether every contact slot of object and hand is taken: there may be more."""
+        """Whether every contact slot is taken, so that there may be more than slots.
+
+        MJX has slots apart for contacts of each dimension: self-collisions have 1, the
+        object's have 4.
+        """
         contact = data._impl.contact
-        of_object = contact.dim == 4
-        full = jnp.all((contact.dist < contact.includemargin) | ~of_object)
-        return full.astype(jnp.int32)
+        touching = contact.dist < contact.includemargin
+        dimensions = jnp.asarray(contact.dim)
+        full = [
+            jnp.all(touching | (dimensions != dimension))
+            for dimension in np.unique(contact.dim)
+        ]
+        return jnp.any(jnp.array(full, bool)).astype(jnp.int32)
 
     def _advance(self, data, parameters, state, ctrl, force, timesteps):
         model = _with_parameters(self._model, parameters)

@@ -69,7 +69,7 @@ class NativeEngine:
             if nsim not in self._worlds:
                 self._worlds[nsim] = _Worlds(self._model, nsim, self._threads)
             result = self._worlds[nsim].step(*flat)
-        return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), result)
+        return jax.tree.map(lambda x: x.reshape((*leading, *x.shape[1:])), result)
 
     @property
     def _ranks(self):

@@ -65,7 +65,7 @@ class BankedEnvironments:
         ready, starting, stored = jax.lax.while_loop(
             lambda carry: carry[2] < self._size, fill, (ready, starting, stored)
         )
-        limit = jnp.full(self.num_envs, self.env.first_angle_limit)
+        limit = jnp.full(self.num_envs, self.env.first_angle_limit, jnp.float32)
         worlds = self._deal(ready, deal_key, limit)
         starting = jax.tree.map(lambda x: x[: self._num_starting], starting)
         state = BankState(worlds, ready, starting, stored, key)

@@ -74,7 +74,7 @@ class HandEnv:
             lambda state: ~self.is_started(state), start_step, begun
         )
         key, _ = jax.random.split(state.key)
-        state = self.deal(state, key, jnp.asarray(self.first_angle_limit))
+        state = self.deal(state, key, jnp.float32(self.first_angle_limit))
         return state, self.observe(state)
 
     def step(self, state: EnvState, action: jax.Array) -> tuple[EnvState, TimeStep]:

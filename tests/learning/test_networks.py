@@ -1,0 +1,122 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_dex.config import NetworkConfig
+from mjx_dex.learning.agent import make_networks
+from mjx_dex.learning.networks import LSTM, Network
+
+STEPS, FEATURES, UNITS = 7, 3, 5
+CLOSE = {"rtol": 1e-6, "atol": 1e-6}
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def randomized(parameters):
+    """No parameter is left at a special value such as zero."""
+    leaves, structure = jax.tree.flatten(parameters)
+    leaves = [x + 0.5 * normal(i, *x.shape) for i, x in enumerate(leaves)]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def make(recurrent):
+    network = Network((2, 3), hidden=8, memory=UNITS, recurrent=recurrent, head_scale=1)
+    parameters = network.init(
+        jax.random.key(0), network.initial_carry(), INPUTS, NEVER_FIRST
+    )
+    return jax.jit(functools.partial(network.apply, randomized(parameters)))
+
+
+INPUTS = normal(1, STEPS, FEATURES)
+NEVER_FIRST = jnp.zeros(STEPS, bool)
+FIRST_AT_3 = NEVER_FIRST.at[3].set(True)
+STORED = (normal(2, UNITS), normal(3, UNITS))
+EMPTY = (jnp.zeros(UNITS), jnp.zeros(UNITS))
+
+
+@pytest.mark.parametrize("first", [NEVER_FIRST, FIRST_AT_3], ids=["whole", "cut"])
+def test_replaying_a_sequence_is_acting_it(first):
+    apply = make(recurrent=True)
+    final, replayed = apply(STORED, INPUTS, first)
+    carry, acted = STORED, []
+    for step in range(STEPS):
+        carry, output = apply(carry, INPUTS[step][None], first[step][None])
+        acted.append(output[0])
+    np.testing.assert_allclose(replayed, np.stack(acted), **CLOSE)
+    for replayed_part, acted_part in zip(final, carry, strict=True):
+        np.testing.assert_allclose(replayed_part, acted_part, **CLOSE)
+
+
+def test_an_episode_begins_with_an_empty_memory():
+    apply = make(recurrent=True)
+    final, outputs = apply(STORED, INPUTS, FIRST_AT_3)
+    before, outputs_before = apply(STORED, INPUTS[:3], NEVER_FIRST[:3])
+    after, outputs_after = apply(EMPTY, INPUTS[3:], NEVER_FIRST[3:])
+    np.testing.assert_allclose(outputs[:3], outputs_before, **CLOSE)
+    np.testing.assert_allclose(outputs[3:], outputs_after, **CLOSE)
+    for final_part, after_part in zip(final, after, strict=True):
+        np.testing.assert_allclose(final_part, after_part, **CLOSE)
+    # Not trivially so: memory would have mattered.
+    _, remembering = apply(before, INPUTS[3:], NEVER_FIRST[3:])
+    assert np.abs(remembering - outputs_after).max() > 0.01
+
+
+def test_lstm_follows_its_equations():
+    lstm = LSTM(UNITS)
+    parameters = randomized(lstm.init(jax.random.key(0), STORED, INPUTS, NEVER_FIRST))
+    (cell, output), outputs = lstm.apply(parameters, STORED, INPUTS, NEVER_FIRST)
+
+    weights = jax.tree.map(lambda x: np.asarray(x, np.float64), parameters["params"])
+    wx = np.split(weights["input"]["kernel"], 4, axis=1)
+    wh = np.split(weights["recurrent"], 4, axis=1)
+    b = np.split(weights["input"]["bias"], 4)
+    c, h = (np.asarray(x, np.float64) for x in STORED)
+    for t, x in enumerate(np.asarray(INPUTS, np.float64)):
+        i, f, g, o = (x @ wx[k] + h @ wh[k] + b[k] for k in range(4))
+        c = c / (1 + np.exp(-f - 1)) + np.tanh(g) / (1 + np.exp(-i))
+        h = np.tanh(c) / (1 + np.exp(-o))
+        np.testing.assert_allclose(outputs[t], h, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(cell, c, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(output, h, rtol=1e-5, atol=1e-6)
+
+
+def test_without_memory_nothing_but_the_input_counts():
+    apply = make(recurrent=False)
+    nothing = (jnp.zeros(0), jnp.zeros(0))
+    _, outputs = apply(nothing, INPUTS, NEVER_FIRST)
+    assert outputs.shape == (STEPS, 2, 3)
+    carry, backwards = apply(nothing, INPUTS[::-1], FIRST_AT_3)
+    assert [part.shape for part in carry] == [(0,), (0,)]
+    np.testing.assert_allclose(backwards[::-1], outputs, **CLOSE)
+    carry, outputs_again = apply(STORED, INPUTS, FIRST_AT_3)
+    np.testing.assert_allclose(outputs_again, outputs, **CLOSE)
+    for carry_part, stored_part in zip(carry, STORED, strict=True):
+        np.testing.assert_array_equal(carry_part, stored_part)
+
+
+@pytest.mark.parametrize("memory", ["lstm", "none"])
+def test_initial_policy_is_nearly_uniform(memory):
+    config = NetworkConfig(policy_memory=memory, hidden=64, memory=32)
+    policy, _ = make_networks(config, (20, 11))
+    carry, first = policy.initial_carry(), NEVER_FIRST
+    inputs = 2 * INPUTS
+    parameters = policy.init(jax.random.key(0), carry, inputs, first)
+    _, logits = policy.apply(parameters, carry, inputs, first)
+    assert logits.shape == (STEPS, 20, 11)
+    np.testing.assert_allclose(jax.nn.softmax(logits), 1 / 11, rtol=0.05)
+    assert np.ptp(logits) > 0
+
+
+def test_value_network_gives_one_number_and_its_own_memory_kind():
+    config = NetworkConfig(policy_memory="none", hidden=8, memory=UNITS)
+    policy, value = make_networks(config, (20, 11))
+    assert [part.shape for part in policy.initial_carry()] == [(0,), (0,)]
+    assert [part.shape for part in value.initial_carry()] == [(UNITS,), (UNITS,)]
+    parameters = value.init(jax.random.key(0), EMPTY, INPUTS, NEVER_FIRST)
+    _, values = value.apply(parameters, EMPTY, INPUTS, NEVER_FIRST)
+    assert values.shape == (STEPS,)

@@ -1,0 +1,134 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import (
+    RIGHT_BINS,
+    ConstantReward,
+    DelayedReward,
+    Endless,
+    Memory,
+    Mortal,
+    RewardFromAction,
+    RewardFromBoth,
+    RewardFromObservation,
+)
+
+from mjx_dex.config import NetworkConfig, PPOConfig
+from mjx_dex.learning import AutoReset, Trainer
+
+GAMMA = 0.5
+LSTM = NetworkConfig(hidden=16, memory=16)
+NO_MEMORY = replace(LSTM, policy_memory="none", value_memory="none")
+PPO = PPOConfig(
+    gamma=GAMMA,
+    gae_lambda=0.9,
+    learning_rate=3e-3,
+    entropy=0.003,
+    horizon=8,
+    chunk=4,
+    minibatch_size=64,  # of 32 environments x 8 steps
+    minibatches=8,
+)
+
+
+def train(probe, network, iterations, **ppo):
+    """Agent after so many iterations and mean reward per episode in the last ten."""
+    trainer = Trainer(AutoReset(probe, 32), network, replace(PPO, **ppo))
+    learner = trainer.init(jax.random.key(0))
+    history = []
+    for _ in range(iterations):
+        learner, metrics = trainer.iterate(learner)
+        history.append([float(metrics["reward"]), float(metrics["episodes"])])
+    reward, episodes = np.sum(history[-10:], axis=0)
+    return trainer.agent(learner), reward / episodes
+
+
+def values(agent, episode):
+    """What the value network says along an episode of observations."""
+    value = jax.jit(agent.value)
+    carry, answers = agent.value_network.initial_carry(), []
+    for step, observation in enumerate(episode):
+        first = jnp.array(step == 0)
+        carry, answer = value(carry, jnp.array(observation, jnp.float32), first)
+        answers.append(float(answer))
+    return np.array(answers)
+
+
+def probabilities(agent, observation):
+    """The policy at an episode's first step: [coordinates, bins]."""
+    carry = agent.policy_network.initial_carry()
+    _, logits = agent.act(carry, jnp.array(observation, jnp.float32), jnp.array(True))
+    return np.asarray(jax.nn.softmax(logits))
+
+
+def test_learns_the_value_of_a_constant_reward():
+    agent, _ = train(ConstantReward(), LSTM, iterations=40)
+    np.testing.assert_allclose(values(agent, [[1.0]]), 1.0, atol=0.01)
+
+
+def test_learns_values_that_depend_on_the_observation():
+    agent, _ = train(RewardFromObservation(), LSTM, iterations=60)
+    np.testing.assert_allclose(values(agent, [[+1.0]]), +1.0, atol=0.05)
+    np.testing.assert_allclose(values(agent, [[-1.0]]), -1.0, atol=0.05)
+
+
+@pytest.mark.parametrize("network", [LSTM, NO_MEMORY], ids=["lstm", "no memory"])
+def test_discounts_a_delayed_reward(network):
+    agent, _ = train(DelayedReward(), network, iterations=60)
+    np.testing.assert_allclose(values(agent, [[0.0], [1.0]]), [GAMMA, 1.0], atol=0.05)
+
+
+def test_learns_which_action_pays():
+    agent, mean_reward = train(RewardFromAction(), NO_MEMORY, iterations=120)
+    assert probabilities(agent, [0.0])[0, 1] > 0.95
+    assert mean_reward > 0.95
+    np.testing.assert_allclose(values(agent, [[0.0]]), 1.0, atol=0.1)
+
+
+def test_learns_actions_that_depend_on_the_observation():
+    agent, mean_reward = train(RewardFromBoth(), LSTM, iterations=80)
+    for sign, bins in RIGHT_BINS.items():
+        of_right_bins = probabilities(agent, [sign])[[0, 1], bins]
+        np.testing.assert_array_less(0.95, of_right_bins)
+    assert mean_reward > 0.9
+    np.testing.assert_allclose(values(agent, [[+1.0]]), 1.0, atol=0.15)
+    np.testing.assert_allclose(values(agent, [[-1.0]]), 1.0, atol=0.15)
+
+
+# Chunks of six steps cut every other episode of four: memory must outlive a chunk.
+MEMORY_PPO = {
+    "horizon": 12,
+    "chunk": 6,
+    "minibatch_size": 96,
+    "gamma": 0.9,
+    "learning_rate": 1e-2,
+}
+
+
+def test_lstm_remembers_a_cue():
+    _, mean_reward = train(Memory(), LSTM, iterations=100, **MEMORY_PPO)
+    assert mean_reward > 0.9
+
+
+def test_without_memory_a_cue_is_forgotten():
+    network = replace(LSTM, policy_memory="none")
+    _, mean_reward = train(Memory(), network, iterations=100, **MEMORY_PPO)
+    # About 960 fair coins: a standard deviation of 0.03.
+    assert abs(mean_reward) < 0.25
+
+
+def test_truncation_is_bootstrapped_to_the_endless_value():
+    agent, _ = train(Endless(), NO_MEMORY, iterations=100)
+    expected = 1 / (1 - GAMMA)
+    for observation in np.eye(Endless.length):
+        np.testing.assert_allclose(values(agent, [observation]), expected, atol=0.05)
+
+
+def test_termination_is_not_bootstrapped():
+    agent, _ = train(Mortal(), NO_MEMORY, iterations=100)
+    for step, observation in enumerate(np.eye(Mortal.length)):
+        expected = sum(GAMMA**k for k in range(Mortal.length - step))
+        np.testing.assert_allclose(values(agent, [observation]), expected, atol=0.05)

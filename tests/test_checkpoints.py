@@ -1,0 +1,149 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
+from mjx_dex.train import make_trainer
+
+
+@pytest.fixture(scope="module")
+def trainer(config):
+    return make_trainer(config)
+
+
+@pytest.fixture(scope="module")
+def key(config):
+    return jax.random.key(config.seed)
+
+
+def iterate(trainer, learner, times):
+    for _ in range(times):
+        learner, metrics = trainer.iterate(learner)
+    return learner, metrics
+
+
+def plain(learner):
+    return jax.tree.map(
+        lambda x: np.asarray(
+            jax.random.key_data(x)
+            if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+            else x
+        ),
+        learner,
+    )
+
+
+def saved(trainer, key, folder, iterations):
+    """A folder with a checkpoint after each of so many iterations."""
+    checkpoints = Checkpoints(folder)
+    learner = trainer.init(key)
+    for _ in range(iterations):
+        learner, _ = trainer.iterate(learner)
+        checkpoints.save(learner)
+    checkpoints.close()
+    return folder
+
+
+def restored(trainer, key, folder):
+    checkpoints = Checkpoints(folder)
+    try:
+        return checkpoints.restore(trainer, key)
+    finally:
+        checkpoints.close()
+
+
+def test_a_resumed_run_equals_a_straight_one_bit_for_bit(trainer, key, tmp_path):
+    straight, straight_metrics = iterate(trainer, trainer.init(key), 4)
+    saved(trainer, key, tmp_path, 2)
+    resumed, metrics = iterate(trainer, restored(trainer, key, tmp_path), 2)
+    jax.tree.map(np.testing.assert_array_equal, plain(resumed), plain(straight))
+    jax.tree.map(np.testing.assert_array_equal, metrics, straight_metrics)
+
+
+def test_only_the_last_few_are_kept(trainer, key, tmp_path):
+    saved(trainer, key, tmp_path, 5)
+    assert sorted(int(p.name) for p in tmp_path.iterdir()) == [3, 4, 5]
+
+
+def test_no_checkpoint_is_said_so(trainer, key, tmp_path):
+    with pytest.raises(CheckpointError, match=f"no checkpoint in {tmp_path}"):
+        restored(trainer, key, tmp_path)
+
+
+def test_a_truncated_checkpoint_is_named(trainer, key, tmp_path):
+    saved(trainer, key, tmp_path, 1)
+    files = [p for p in (tmp_path / "1").rglob("*") if p.is_file()]
+    biggest = max(files, key=lambda p: p.stat().st_size)
+    biggest.write_bytes(biggest.read_bytes()[: biggest.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=f"cannot read checkpoint {tmp_path}/1"):
+        restored(trainer, key, tmp_path)
+
+
+def test_a_checkpoint_of_another_network_is_named(config, trainer, key, tmp_path):
+    from mjx_dex.config import replace
+
+    saved(trainer, key, tmp_path, 1)
+    other = make_trainer(replace(config, **{"network.hidden": 24}))
+    with pytest.raises(CheckpointError, match=f"cannot read checkpoint {tmp_path}/1"):
+        restored(other, key, tmp_path)
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+manager = ocp.CheckpointManager(sys.argv[1])
+tree = {"x": jnp.arange(4_000_000.0)}
+manager.save(1, args=ocp.args.StandardSave(tree))
+manager.wait_until_finished()
+manager.save(2, args=ocp.args.StandardSave(tree))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_save_that_was_killed_leaves_the_one_before(trainer, key, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path])
+    assert done.returncode == -9
+    assert any(p.name.startswith("2.") for p in tmp_path.iterdir()), "not in a save"
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest() == 1
+    # And the run can go on saving where the dead one was.
+    learner, _ = iterate(trainer, trainer.init(key), 2)
+    checkpoints.save(learner)
+    assert checkpoints.latest() == 2
+    checkpoints.close()
+
+
+def test_a_full_disk_is_reported(trainer, key, tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    learner, _ = iterate(trainer, trainer.init(key), 1)
+    checkpoints.save(learner)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    learner, _ = iterate(trainer, learner, 1)
+    with pytest.raises(CheckpointError, match=r"No space left.*complete one is 1"):
+        checkpoints.save(learner)
+    checkpoints.close()
+
+
+def test_nan_in_one_world_is_counted_and_does_not_spread(trainer, key):
+    learner, _ = iterate(trainer, trainer.init(key), 1)
+    worlds = learner.actors.env_state.worlds
+    qpos = worlds.physics.qpos.at[0, 1, 0].set(jnp.nan)
+    broken = learner.actors.env_state.replace(
+        worlds=worlds.replace(physics=worlds.physics.replace(qpos=qpos))
+    )
+    learner = learner.replace(actors=learner.actors.replace(env_state=broken))
+    learner, metrics = iterate(trainer, learner, 1)
+    assert int(metrics["broken_worlds"]) == 1
+    finite = jax.tree.map(lambda x: bool(np.isfinite(x).all()), plain(learner))
+    assert all(jax.tree.leaves(finite))

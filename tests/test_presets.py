@@ -1,0 +1,33 @@
+"""The accelerator presets run on both accelerator engines, at a size for a CPU."""
+
+import jax
+import numpy as np
+import pytest
+
+from mjx_dex import settings
+from mjx_dex.config import replace
+from mjx_dex.train import make_trainer
+
+REDUCED = {
+    "num_envs": 4,
+    "bank.size": 2,
+    "bank.starting": 2,
+    "task.start_steps": 2,
+    "ppo.minibatch_size": 40,
+    "ppo.minibatches": 2,
+}
+
+
+@pytest.mark.parametrize("engine", ["mjx", "warp"])
+@pytest.mark.parametrize("preset", ["paper", "single_gpu"])
+def test_preset_trains(preset, engine):
+    config = replace(settings.load(preset), engine=engine, **REDUCED)
+    trainer = make_trainer(config)
+    learner = trainer.init(jax.random.key(0))
+    before = jax.tree.map(np.asarray, learner.parameters)
+    learner, metrics = trainer.iterate(learner)
+    assert float(metrics["lost_contacts"]) == 0
+    assert float(metrics["broken_worlds"]) == 0
+    assert all(np.isfinite(float(value)) for value in metrics.values())
+    changed = jax.tree.map(lambda x, y: np.abs(x - y).max(), before, learner.parameters)
+    assert max(jax.tree.leaves(changed)) > 0

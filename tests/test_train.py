@@ -1,0 +1,115 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mjx_dex import evaluate, train
+
+TINY = [
+    *("--engine", "native", "--num-envs", "4", "--task.start-steps", "3"),
+    *("--bank.size", "4", "--bank.starting", "2"),
+    *("--network.hidden", "16", "--network.memory", "8"),
+    *("--ppo.horizon", "4", "--ppo.chunk", "2", "--ppo.minibatch-size", "8"),
+]
+
+
+def rows(run_dir):
+    return [json.loads(x) for x in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run of three iterations."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert train.main([*TINY, "--run-dir", str(folder), "--max-env-steps", "48"]) == 0
+    return folder
+
+
+def test_a_run_leaves_everything_a_person_looks_for(run_dir):
+    assert [row["iteration"] for row in rows(run_dir)] == [1, 2, 3]
+    assert rows(run_dir)[-1]["env_steps"] == 48
+    assert (run_dir / "learning_curve.png").stat().st_size > 10_000
+    assert list((run_dir / "tensorboard").glob("events.*"))
+    assert (run_dir / "checkpoints" / "3").is_dir()
+
+
+def test_a_resumed_run_goes_on_with_its_own_configuration(run_dir):
+    arguments = ["--resume", "--run-dir", str(run_dir), "--max-env-steps", "80"]
+    assert train.main(arguments) == 0
+    assert [row["iteration"] for row in rows(run_dir)] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_can_be_evaluated(run_dir, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    arguments = [str(run_dir), "--trials", "4", "--json", str(result)]
+    limits = ["--task.goal.seconds", "0.4", "--task.goal.distribution", "uniform"]
+    assert evaluate.main([*arguments, *limits]) == 0
+    said = json.loads(result.read_text())
+    assert said["drops"] + said["timeouts"] + said["completions"] == 4
+    assert len(said["trials"]) == 4
+    assert "goals uniform" in capsys.readouterr().out
+
+
+def error_of(arguments, capsys, command=train):
+    assert command.main(arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    return error
+
+
+def test_a_run_is_not_overwritten(run_dir, capsys):
+    error = error_of([*TINY, "--run-dir", str(run_dir)], capsys)
+    assert str(run_dir) in error and "--resume" in error
+
+
+def test_an_unknown_key_is_one_line(tmp_path, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_text("ppo: {gama: 0.9}")
+    error = error_of(["--config", str(path)], capsys)
+    assert str(path) in error and "ppo.gama" in error
+
+
+def test_a_truncated_checkpoint_is_one_line(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train.main([*TINY, "--run-dir", str(folder), "--max-env-steps", "16"]) == 0
+    files = [p for p in (folder / "checkpoints").rglob("*") if p.is_file()]
+    biggest = max(files, key=lambda p: p.stat().st_size)
+    biggest.write_bytes(biggest.read_bytes()[:100])
+    capsys.readouterr()
+    error = error_of(["--resume", "--run-dir", str(folder)], capsys)
+    assert str(folder / "checkpoints" / "1") in error
+
+
+def test_evaluate_without_a_run_is_one_line(tmp_path, capsys):
+    assert str(tmp_path) in error_of([str(tmp_path / "none")], capsys, evaluate)
+
+
+def test_bad_values_are_one_line(tmp_path, capsys):
+    arguments = [*TINY, "--run-dir", str(tmp_path / "x"), "--object.shape", "teapot"]
+    assert "teapot" in error_of(arguments, capsys)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mjx_dex.train", *TINY, "--run-dir", str(folder)],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert f"--resume --run-dir {folder}" in said
+    last = rows(folder)[-1]["iteration"]
+    assert (folder / "checkpoints" / str(last)).is_dir()
