@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_dex.config import replace
 from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
 from mjx_dex.train import make_trainer
 
@@ -74,21 +75,26 @@ def test_no_checkpoint_is_said_so(trainer, key, tmp_path):
         restored(trainer, key, tmp_path)
 
 
-def test_a_truncated_checkpoint_is_named(trainer, key, tmp_path):
+def test_any_truncated_file_is_named(trainer, key, tmp_path):
     saved(trainer, key, tmp_path, 1)
-    files = [p for p in (tmp_path / "1").rglob("*") if p.is_file()]
-    biggest = max(files, key=lambda p: p.stat().st_size)
-    biggest.write_bytes(biggest.read_bytes()[: biggest.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match=f"cannot read checkpoint {tmp_path}/1"):
-        restored(trainer, key, tmp_path)
+    for path in [p for p in (tmp_path / "1").rglob("*") if p.is_file()]:
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(CheckpointError) as error:
+            restored(trainer, key, tmp_path)
+        assert f"cannot read checkpoint {tmp_path}/1" in str(error.value)
+        if path.name != "checksums.json":
+            assert f"damaged or missing: {path.relative_to(tmp_path / '1')}" in str(
+                error.value
+            )
+        path.write_bytes(whole)
+    assert int(restored(trainer, key, tmp_path).iteration) == 1
 
 
-def test_a_checkpoint_of_another_network_is_named(config, trainer, key, tmp_path):
-    from mjx_dex.config import replace
-
+def test_a_checkpoint_of_another_network_is_said_so(config, trainer, key, tmp_path):
     saved(trainer, key, tmp_path, 1)
     other = make_trainer(replace(config, **{"network.hidden": 24}))
-    with pytest.raises(CheckpointError, match=f"cannot read checkpoint {tmp_path}/1"):
+    with pytest.raises(CheckpointError, match=r"another configuration.*\(16,\).*24"):
         restored(other, key, tmp_path)
 
 

@@ -56,10 +56,11 @@ def test_a_run_can_be_evaluated(run_dir, tmp_path, capsys):
 
 def error_of(arguments, capsys, command=train):
     assert command.main(arguments) == 1
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ")
-    assert len(error.splitlines()) == 1
-    return error
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in lines
+    assert [line[:7] == "error: " for line in lines].count(True) == 1
+    assert lines[-1].startswith("error: ")
+    return lines[-1]
 
 
 def test_a_run_is_not_overwritten(run_dir, capsys):
