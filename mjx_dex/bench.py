@@ -5,7 +5,6 @@ absolute figures from another machine or another minute do not.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import platform
@@ -50,6 +49,14 @@ class BenchCommand(Config):
     """Configuration whose worlds, networks and hyperparameters are measured."""
     engines: tuple[Literal["native", "mjx", "warp"], ...] = ("native", "mjx", "warp")
     """Engines to compare."""
+    layers: tuple[Literal["bare", "physics", "task", "policy", "training"], ...] = (
+        "bare",
+        "physics",
+        "task",
+        "policy",
+        "training",
+    )
+    """Rows to measure of each engine; 'bare' is of native alone."""
     accelerated_envs: int = 64
     """Worlds on mjx and warp where JAX runs on a CPU, in place of num_envs: there they
     are slow, and gain nothing from more."""
@@ -109,21 +116,21 @@ def bench(command: BenchCommand) -> list[Row]:
         engine_config = dataclasses.replace(
             config, engine=engine, num_envs=_num_envs(command, engine)
         )
-        for row in measure_engine(engine_config, command.repeats):
+        for row in measure_engine(engine_config, command.layers, command.repeats):
             print(row, flush=True)
             rows.append(row)
     by_name = {(row.engine, row.layer): row for row in rows}
-    if ("native", "bare") in by_name:
+    if {("native", "bare"), ("native", "training")} <= by_name.keys():
         bare = by_name["native", "bare"].env_steps_per_second
         training = by_name["native", "training"].env_steps_per_second
         print(f"training / bare Batch stepping on native: {training / bare:.0%}")
-    for layer, meaning in LAYERS.items():
-        print(f"  {layer}: {meaning}")
+    for layer in command.layers:
+        print(f"  {layer}: {LAYERS[layer]}")
     return rows
 
 
-def measure_engine(config: Config, repeats: int) -> list[Row]:
-    """All rows of one engine, inner layers first, on the same worlds."""
+def measure_engine(config: Config, layers: tuple[str, ...], repeats: int) -> list[Row]:
+    """Rows of one engine, inner layers first, on the same worlds."""
     hand = build_hand(config.hand, config.object, config.physics)
     engine = make_engine(config.engine, hand, config.physics)
     env = HandEnv(hand, engine, config)
@@ -154,18 +161,22 @@ def measure_engine(config: Config, repeats: int) -> list[Row]:
     inputs = record(actors)
     _print_contacts(config, hand, inputs)
     rows = []
-    if config.engine == "native":
-        bare = _median_time(lambda: _step_bare(hand, inputs, config), repeats)
+    if config.engine == "native" and "bare" in layers:
+        batch = Batch(hand.model, config.num_envs, config.physics.threads)
+        step_bare = partial(_step_bare, batch, inputs, config.physics.substeps)
+        bare = _median_time(step_bare, repeats)
         rows.append(_row(config, "bare", bare, None))
     for layer, function, arguments in (
         ("physics", run_engine, (inputs,)),
         ("task", act_randomly, (actors.env_state, jax.random.key(1))),
         ("policy", act_by_policy, (actors,)),
     ):
-        compiled, compile_seconds = _compile(function, *arguments)
-        seconds = _median_time(partial(compiled, *arguments), repeats)
-        rows.append(_row(config, layer, seconds, compile_seconds))
-    rows.append(_training_row(config, trainer, learner, repeats))
+        if layer in layers:
+            compiled, compile_seconds = _compile(function, *arguments)
+            seconds = _median_time(partial(compiled, *arguments), repeats)
+            rows.append(_row(config, layer, seconds, compile_seconds))
+    if "training" in layers:
+        rows.append(_training_row(config, trainer, learner, repeats))
     return rows
 
 
@@ -186,23 +197,16 @@ def _record(worlds, agent, actors, horizon):
     return jax.lax.scan(step, actors, length=horizon)[1]
 
 
-def _step_bare(hand: Hand, inputs, config: Config) -> None:
+def _step_bare(batch: Batch, inputs, substeps: int) -> None:
     """The physics that ``inputs`` ask for, with nothing around MuJoCo's ``Batch``."""
     _, states, targets, _ = inputs
-    horizon, num_worlds = targets.shape[:2]
-    batch = _bare_batch(hand, num_worlds, config.physics.threads)
     qpos, qvel, warmstart, ctrl = (
         np.asarray(x) for x in (states.qpos, states.qvel, states.warmstart, targets)
     )
-    for k in range(horizon):
+    for k in range(len(ctrl)):
         batch.qpos, batch.qvel = qpos[k], qvel[k]
         batch.qacc_warmstart, batch.ctrl = warmstart[k], ctrl[k]
-        batch.step(nstep=config.physics.substeps)
-
-
-@functools.cache
-def _bare_batch(hand: Hand, num_worlds: int, threads: int) -> Batch:
-    return Batch(hand.model, num_worlds, threads)
+        batch.step(nstep=substeps)
 
 
 def _print_contacts(config: Config, hand: Hand, inputs) -> None:

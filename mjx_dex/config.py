@@ -34,8 +34,8 @@ class ObjectConfig:
     friction: tuple[float, float, float] = (1.0, 0.005, 0.0001)
     """Sliding [-], torsional and rolling [m] friction; contacts take the larger of
     object and hand."""
-    start_position: tuple[float, float, float] = (1.0, 0.87, 0.2)
-    """Where the object is before it falls on the palm [m], world frame."""
+    start_position: tuple[float, float, float] = (1.01, 0.9, 0.21)
+    """Where the object is before it falls into the hand [m], world frame."""
 
 
 @dataclass(frozen=True)

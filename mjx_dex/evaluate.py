@@ -136,6 +136,7 @@ def evaluate(
 
     key = jax.random.key(config.seed)
     playing = start(key)
+    worlds.check(playing[0])
     ended = np.zeros(trials, bool)
     outcome = {name: np.zeros(trials) for name in OUTCOMES}
     step_number = 0

@@ -103,7 +103,11 @@ def prepare_run(command: TrainCommand, config: Config) -> Path:
 
 
 def make_trainer(config: Config) -> Trainer:
-    """Environments and networks of a configuration, on all local devices."""
+    """Environments and networks of a configuration, on all local devices.
+
+    Raises:
+        ValueError: if ``num_envs`` cannot be split over the devices.
+    """
     devices = jax.local_devices()
     if config.num_envs % len(devices):
         raise ValueError(
@@ -140,6 +144,7 @@ def train(
     else:
         log.info("run: %s; starting %d worlds", run_dir, config.num_envs)
         learner = trainer.init(key)
+        trainer.vector_env.check(learner.actors.env_state)
     iteration = int(learner.iteration)
     run_log = report.RunLog(run_dir, config.max_env_steps, iteration)
     clock = Clock(config, trainer.steps_per_iteration, max_minutes, started)

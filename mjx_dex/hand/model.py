@@ -36,6 +36,9 @@ class Hand:
     are summed."""
     fingertip_sites: np.ndarray
     """[5] site ids of the fingertip markers, in the order of ``names.FINGERS``."""
+    rest_angles: np.ndarray
+    """[24] joint angles with every actuator at the middle of its range: a hand that is
+    cupped around the palm [rad]."""
     frame_position: np.ndarray
     """[3] origin of the frame in which positions are sensed: base marker ref1 [m]."""
     frame_rotation: np.ndarray
@@ -222,9 +225,19 @@ def _index(model: mujoco.MjModel) -> Hand:
         fingertip_sites=np.array(
             [model.site(f"robot0:S_{f.lower()}tip").id for f in names.FINGERS]
         ),
+        rest_angles=_settle(model),
         frame_position=position,
         frame_rotation=rotation,
     )
+
+
+def _settle(model: mujoco.MjModel) -> np.ndarray:
+    data = mujoco.MjData(model)
+    # Far above the hand, where it stays while the hand comes to rest.
+    data.qpos[NUM_JOINTS + 2 : NUM_JOINTS + 3] = 1000.0
+    data.ctrl[:] = model.actuator_ctrlrange.mean(1)
+    mujoco.mj_step(model, data, nstep=500)
+    return data.qpos[:NUM_JOINTS].copy()
 
 
 def _marker_frame(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:

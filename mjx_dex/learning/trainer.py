@@ -56,7 +56,7 @@ class Trainer:
         ppo: PPOConfig,
         devices: list[jax.Device] | None = None,
     ):
-        self._vector_env, self._config = vector_env, ppo
+        self.vector_env, self._config = vector_env, ppo
         self._networks = make_networks(network, vector_env.action_shape)
         self._precision = network.matmul_precision
         self._mesh = Mesh(np.array(devices or jax.local_devices()), (DEVICES,))
@@ -135,7 +135,7 @@ class Trainer:
     def _start(self, key: jax.Array) -> rollout.Actors:
         key = jax.random.fold_in(key, jax.lax.axis_index(DEVICES))
         agent = Agent(*self._networks, {}, {})
-        actors = rollout.start(self._vector_env, agent, key)
+        actors = rollout.start(self.vector_env, agent, key)
         return jax.tree.map(lambda x: _strong(x)[None], actors)
 
     def _iterate_one_device(self, learner: Learner):
@@ -143,7 +143,7 @@ class Trainer:
         key, order_key = jax.random.split(learner.key)
         actors = jax.tree.map(lambda x: x[0], learner.actors)
         actors, experience, env_metrics = rollout.collect(
-            self._vector_env,
+            self.vector_env,
             self.agent(learner),
             actors,
             config.horizon // config.chunk,

@@ -16,6 +16,9 @@ from mjx_dex.config import BankConfig
 from mjx_dex.task.env import HandEnv
 from mjx_dex.types import EnvState, Observation, TimeStep
 
+PATIENCE = 30
+"""Filling the bank is given up after so many times the random actions of a start."""
+
 
 @struct.dataclass
 class BankState:
@@ -39,6 +42,7 @@ class BankedEnvironments:
         self.env = env
         self.num_envs = num_envs
         self._size, self._num_starting = config.size, config.starting
+        self._patience = PATIENCE * max(env.start_steps, 1)
         if config.starting > config.size:
             raise ValueError(
                 f"bank.starting ({config.starting}) must not exceed "
@@ -56,20 +60,33 @@ class BankedEnvironments:
         starting = jax.vmap(self.env.begin)(jax.random.split(begin_key, self._size))
         ready, stored = starting, jnp.zeros((), jnp.int32)
 
+        def is_filling(carry):
+            _, _, stored, steps = carry
+            return (stored < self._size) & (steps < self._patience)
+
         def fill(carry):
-            ready, starting, stored = carry
+            ready, starting, stored, steps = carry
             actions = jax.vmap(self.env.random_action)(starting)
             moved, _ = jax.vmap(self.env.act)(starting, actions)
-            return self._store(ready, moved, stored)
+            return *self._store(ready, moved, stored), steps + 1
 
-        ready, starting, stored = jax.lax.while_loop(
-            lambda carry: carry[2] < self._size, fill, (ready, starting, stored)
+        ready, starting, stored, _ = jax.lax.while_loop(
+            is_filling, fill, (ready, starting, stored, 0)
         )
         limit = jnp.full(self.num_envs, self.env.first_angle_limit, jnp.float32)
         worlds = self._deal(ready, deal_key, limit)
         starting = jax.tree.map(lambda x: x[: self._num_starting], starting)
         state = BankState(worlds, ready, starting, stored, key)
         return state, jax.vmap(self.env.observe)(worlds)
+
+    def check(self, state: BankState) -> None:
+        """Raise ValueError if ``reset`` gave up before the bank was full."""
+        stored = int(jnp.min(state.stored))
+        if stored < self._size:
+            raise ValueError(
+                f"only {stored} of bank.size {self._size} episodes got through their "
+                f"{self.env.start_steps} random actions; lower task.start_steps"
+            )
 
     def step(self, state: BankState, actions: jax.Array) -> tuple[BankState, TimeStep]:
         """Step every world, and restart those whose episode ended.
