@@ -6,7 +6,6 @@ absolute figures from another machine or another minute do not.
 
 import dataclasses
 import json
-import os
 import platform
 import statistics
 import sys
@@ -29,6 +28,7 @@ from mjx_dex.hand import Hand, build_hand
 from mjx_dex.learning import Learner, Trainer, rollout
 from mjx_dex.physics import make_engine
 from mjx_dex.physics.contacts import measure_contacts
+from mjx_dex.physics.native import available_cores
 from mjx_dex.task import BankedEnvironments, HandEnv
 from mjx_dex.train import set_up_process
 
@@ -162,7 +162,9 @@ def measure_engine(config: Config, layers: tuple[str, ...], repeats: int) -> lis
     _print_contacts(config, hand, inputs)
     rows = []
     if config.engine == "native" and "bare" in layers:
-        batch = Batch(hand.model, config.num_envs, config.physics.threads)
+        batch = Batch(
+            hand.model, config.num_envs, config.physics.threads or available_cores()
+        )
         step_bare = partial(_step_bare, batch, inputs, config.physics.substeps)
         bare = _median_time(step_bare, repeats)
         rows.append(_row(config, "bare", bare, None))
@@ -275,7 +277,7 @@ def _print_machine(config: Config) -> None:
     print(
         f"JAX {jax.__version__} on {device.platform} ({device.device_kind}), "
         f"MuJoCo {mujoco.__version__}, Python {platform.python_version()}, "
-        f"{len(os.sched_getaffinity(0))} CPU cores"
+        f"{available_cores()} CPU cores"
     )
     print(
         f"one env step = {config.physics.substeps} x "

@@ -1,6 +1,5 @@
 """``python -m mjx_dex.evaluate RUN``: how many goals in a row a policy reaches."""
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_dex import settings
-from mjx_dex.config import Config
+from mjx_dex.config import Config, replace
 from mjx_dex.learning import distributions
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
@@ -63,13 +62,11 @@ class Result:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     set_up_process()
-    early = argparse.ArgumentParser(add_help=False)
-    early.add_argument("run", type=Path, nargs="?")
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        run = Path(arguments[0]) if arguments and arguments[0][:1] != "-" else None
-        if run is None:
+        if not arguments or arguments[0].startswith("-"):
             raise ValueError("give a run's folder: python -m mjx_dex.evaluate RUN")
+        run = Path(arguments[0])
         base = settings.load(run / "config.yaml")
         command = settings.from_command_line(
             EvaluateCommand, base, arguments[1:], description=__doc__
@@ -94,7 +91,9 @@ def evaluate_run(run: Path, base: Config, command: EvaluateCommand) -> Result:
         checkpoints = Checkpoints(run / "checkpoints")
         learner = checkpoints.restore(trainer, key)
         checkpoints.close()
-    config = settings.config_of(command)
+    # Every trial is asked for the same goals: no curriculum.
+    fixed = {"task.goal.widening": 0.0, "task.goal.narrowing": 0.0}
+    config = replace(settings.config_of(command), **fixed)
     env_steps = int(learner.iteration) * trainer.steps_per_iteration
     return evaluate(
         config, trainer.agent(learner), command.trials, command.most_likely, env_steps

@@ -12,6 +12,7 @@ from mujoco.batch import Batch
 
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
+from mjx_dex.physics.engine import initial_state, nominal_parameters
 from mjx_dex.types import PhysicsParameters, PhysicsState
 
 BUFFER_WARNINGS = (
@@ -35,8 +36,10 @@ class NativeEngine:
         # A world that blows up must be seen, counted and reset by the task, as on the
         # other engines; MuJoCo's C engine would silently put it back to qpos0.
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        # A 0 would take every core of the machine, not those this process may use.
-        self._threads = config.threads or len(os.sched_getaffinity(0))
+        self._threads = config.threads or available_cores()
+        # Number of axes of each argument of ``step`` for a single world.
+        world = nominal_parameters(hand.model), initial_state(hand.model)
+        self._ranks = (*jax.tree.map(np.ndim, world), 1, 1, 1)
         self._worlds: dict[int, _Worlds] = {}
         self._lock = threading.Lock()
 
@@ -71,17 +74,12 @@ class NativeEngine:
             result = self._worlds[nsim].step(*flat)
         return jax.tree.map(lambda x: x.reshape((*leading, *x.shape[1:])), result)
 
-    @property
-    def _ranks(self):
-        """Number of axes of each argument for a single world."""
-        field_ranks = {"body_mass": 1, "dof_damping": 1, "gravity": 1}
-        parameters = PhysicsParameters(
-            **{
-                name: field_ranks.get(name, 2)
-                for name in PhysicsParameters.__dataclass_fields__
-            }
-        )
-        return parameters, PhysicsState(1, 1, 1), 1, 1, 1
+
+def available_cores() -> int:
+    """CPU cores this process may use: in a container fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _Worlds:
