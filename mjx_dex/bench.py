@@ -23,7 +23,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from mjx_dex import settings
-from mjx_dex.config import Config
+from mjx_dex.config import Config, replace
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.learning import Learner, Trainer, rollout
 from mjx_dex.physics import make_engine
@@ -57,9 +57,9 @@ class BenchCommand(Config):
         "training",
     )
     """Rows to measure of each engine; 'bare' is of native alone."""
-    accelerated_envs: int = 64
-    """Worlds on mjx and warp where JAX runs on a CPU, in place of num_envs: there they
-    are slow, and gain nothing from more."""
+    accelerated_envs: int = 32
+    """Worlds on mjx and warp where JAX runs on a CPU, in place of num_envs, with a bank
+    in proportion: there they are slow, and gain nothing from more."""
     repeats: int = 5
     """Timed runs of each row; the median is printed."""
     json: Path | None = None
@@ -113,9 +113,7 @@ def bench(command: BenchCommand) -> list[Row]:
     )
     rows = []
     for engine in command.engines:
-        engine_config = dataclasses.replace(
-            config, engine=engine, num_envs=_num_envs(command, engine)
-        )
+        engine_config = _worlds_of(engine, config, command.accelerated_envs)
         for row in measure_engine(engine_config, command.layers, command.repeats):
             print(row, flush=True)
             rows.append(row)
@@ -265,11 +263,18 @@ def _median_time(call: Callable, repeats: int) -> float:
     return statistics.median(times)
 
 
-def _num_envs(command: BenchCommand, engine: str) -> int:
-    on_cpu = jax.default_backend() == "cpu"
-    return (
-        command.accelerated_envs if on_cpu and engine != "native" else command.num_envs
-    )
+def _worlds_of(engine: str, config: Config, accelerated_envs: int) -> Config:
+    """The configuration for one engine: fewer worlds where that engine is slow."""
+    config = dataclasses.replace(config, engine=engine)
+    if engine == "native" or jax.default_backend() != "cpu":
+        return config
+    share = accelerated_envs / config.num_envs
+    # In proportion, so that starting episodes takes the same part of the time.
+    bank = {
+        f"bank.{name}": max(1, round(share * getattr(config.bank, name)))
+        for name in ("size", "starting")
+    }
+    return replace(config, num_envs=accelerated_envs, **bank)
 
 
 def _print_machine(config: Config) -> None:

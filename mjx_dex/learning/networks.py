@@ -9,6 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+UNROLL = 10
+"""Steps of a recurrence compiled as one: a whole chunk of Table 10, whose gradient then
+takes a fifth less time on a CPU."""
+
 Carry = tuple[jax.Array, jax.Array]
 """An LSTM's cell state and output, [units] each; of length 0 without memory."""
 
@@ -38,7 +42,7 @@ class LSTM(nn.Module):
             output = nn.sigmoid(o) * jnp.tanh(cell)
             return (cell, output), output
 
-        return jax.lax.scan(step, carry, (gates, first))
+        return jax.lax.scan(step, carry, (gates, first), unroll=UNROLL)
 
 
 class Network(nn.Module):

@@ -34,6 +34,18 @@ class MjxEngine:
     def _make_data(self, num_worlds: int) -> mjx.Data:
         return mjx.make_data(self._source, impl="jax")
 
+    def _substep(self, model: mjx.Model, data: mjx.Data) -> mjx.Data:
+        """What ``mjx.step`` does, with its parts in a fixed order.
+
+        Left alone, XLA factors the integrator's matrix at the same time as the
+        solver's. On a CPU each batched Cholesky holds one thread of XLA's pool while it
+        waits for others, so that two of them hang a machine with two cores forever.
+        """
+        data = mjx.forward(model, data)
+        # Adds nothing, but makes the integrator wait for the solver.
+        damping = model.dof_damping + 0.0 * data.qacc
+        return mjx.euler(model.replace(dof_damping=damping), data)
+
     def _lost(self, data: mjx.Data) -> jax.Array:
         """Whether every contact slot is taken, so that there may be more than slots.
 
@@ -63,7 +75,7 @@ class MjxEngine:
         def substep(carry, timestep):
             data, lost = carry
             stepped = model.replace(opt=model.opt.replace(timestep=timestep))
-            data = mjx.step(stepped, data)
+            data = self._substep(stepped, data)
             return (data, lost + self._lost(data)), None
 
         # TF32 is known to break hands: physics multiplies in full float32 always.
@@ -118,6 +130,9 @@ class WarpEngine(MjxEngine):
             naconmax=num_worlds * self._config.max_contacts,
             njmax=self._config.max_constraints,
         )
+
+    def _substep(self, model: mjx.Model, data: mjx.Data) -> mjx.Data:
+        return mjx.step(model, data)
 
     def _lost(self, data: mjx.Data) -> jax.Array:
         return (data._impl.overflow != 0).astype(jnp.int32)
