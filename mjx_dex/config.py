@@ -122,6 +122,170 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
+class Uniform:
+    """Evenly between two bounds."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Evenly between two bounds, in the logarithm."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Gaussian around 0."""
+
+    deviation: float
+
+
+@dataclass(frozen=True)
+class SensorDeviations:
+    """Standard deviations of Gaussian errors of what is measured (Table 7)."""
+
+    fingertips: float
+    """Each coordinate [m]."""
+    object_position: float
+    """Each coordinate [m]."""
+    object_orientation: float
+    """Turn about a random axis [rad]."""
+
+
+@dataclass(frozen=True)
+class MarkerDeviations:
+    """Standard deviations of where markers sit, each coordinate [m] (Table 7)."""
+
+    fingertips: float = 0.003
+    base: float = 0.001
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Readings that are lost for a while."""
+
+    rate: float
+    """Probability of a loss within a second."""
+    seconds: float
+    """Length of each (C.2), or its mean where lengths are exponential."""
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """Markers hidden by what comes near."""
+
+    depth: float = 0.0001
+    """A marker is hidden when something reaches this far into the box on its nail [m]
+    (robogym)."""
+
+
+@dataclass(frozen=True)
+class ActionNoise:
+    """Standard deviations, in units of actions, whose range -1 to 1 is 2 wide (Table 8:
+    5 %, 1.5 % and 1.5 % of it)."""
+
+    additive: float = 0.1
+    """Drawn every control step."""
+    correlated: float = 0.03
+    """Drawn once per episode, added."""
+    multiplicative: float = 0.03
+    """Drawn every control step."""
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Actuators that lag by one control step."""
+
+    probability: float = 0.5
+    """Of each actuator, once per episode."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """Random forces on the object (C.2)."""
+
+    probability: LogUniform = LogUniform(0.001, 0.1)
+    """Of a new push in a control step."""
+    acceleration: float = 1.0
+    """A push's standard deviation along each axis [m/s^2 times the object's mass]."""
+    decay: float = 0.99
+    """Of the force, per control step."""
+
+
+Preset = Literal[
+    "all", "none", "no_observation_noise", "no_physics", "no_unmodeled", "extras"
+]
+
+
+@dataclass(frozen=True)
+class AdaptiveConfig:
+    """Ranges that follow the policy (automatic domain randomization, Akkaya et al.)."""
+
+    enabled: bool = False
+    """Begin without randomization and widen each range where the policy copes."""
+    probing: float = 0.5
+    """Share of episodes that run with one range at its present bound."""
+    episodes: int = 64
+    """Episodes at a bound before it is judged."""
+    widen_at: float = 5.0
+    """Goals per episode at a bound from which it moves out."""
+    narrow_at: float = 2.0
+    """Goals per episode at a bound below which it moves in."""
+    step: float = 0.05
+    """Moves, as a share of the range asked for."""
+    limit: float = 1.0
+    """Widest range, as a share of the range asked for."""
+
+
+@dataclass(frozen=True)
+class RandomizationConfig:
+    """The randomization menu: Tables 1, 7, 8 and appendix C.2.
+
+    Fields that are effects have the effect's name; what each does is said at the
+    function of that name in ``mjx_dex/randomization``.
+    """
+
+    preset: Preset = "all"
+    """Which effects: 'all' of the paper's, 'none', one of section 6.3's ablations, or
+    'extras' (all, and those that the paper lacks)."""
+    off: tuple[str, ...] = ()
+    """Effects or groups to switch off."""
+    on: tuple[str, ...] = ()
+    """Effects or groups to switch on, whatever the preset says."""
+    adaptive: AdaptiveConfig = AdaptiveConfig()
+
+    object_size: Uniform = Uniform(0.95, 1.05)
+    link_mass: Uniform = Uniform(0.5, 1.5)
+    object_mass: Uniform = Uniform(0.5, 1.5)
+    surface_friction: Uniform = Uniform(0.7, 1.3)
+    joint_damping: LogUniform = LogUniform(0.3, 3.0)
+    actuator_gain: LogUniform = LogUniform(0.75, 1.5)
+    joint_limit: Normal = Normal(0.15)
+    """[rad]."""
+    gravity: Normal = Normal(0.4)
+    """[m/s^2]."""
+    tendon_range: Normal = Normal(0.15)
+    """Share of the range's width (robogym)."""
+    correlated_noise: SensorDeviations = SensorDeviations(0.001, 0.005, 0.1)
+    uncorrelated_noise: SensorDeviations = SensorDeviations(0.002, 0.001, 0.1)
+    marker_placement: MarkerDeviations = MarkerDeviations()
+    marker_dropout: Dropout = Dropout(0.2, 1.0)
+    marker_occlusion: Occlusion = Occlusion()
+    object_tracking_loss: Dropout = Dropout(0.02, 1.0)
+    action_noise: ActionNoise = ActionNoise()
+    action_delay: Delay = Delay()
+    backlash: Normal = Normal(0.1)
+    """Of the logarithm of the calibrated coefficients."""
+    timestep_jitter: Uniform = Uniform(1250.0, 10000.0)
+    """Rate of the exponential distribution that lengthens physics steps [1/s]."""
+    random_push: Push = Push()
+
+
+@dataclass(frozen=True)
 class BankConfig:
     """The bank of started episodes that feeds resets (see ``task/bank.py``)."""
 
@@ -198,6 +362,7 @@ class Config:
     object: ObjectConfig = field(default_factory=ObjectConfig)
     physics: PhysicsConfig = field(default_factory=PhysicsConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
+    randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
     bank: BankConfig = field(default_factory=BankConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)

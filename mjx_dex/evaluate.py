@@ -91,8 +91,12 @@ def evaluate_run(run: Path, base: Config, command: EvaluateCommand) -> Result:
         checkpoints = Checkpoints(run / "checkpoints")
         learner = checkpoints.restore(trainer, key)
         checkpoints.close()
-    # Every trial is asked for the same goals: no curriculum.
-    fixed = {"task.goal.widening": 0.0, "task.goal.narrowing": 0.0}
+    # Every trial is asked for the same: no curriculum of goals or randomization.
+    fixed = {
+        "task.goal.widening": 0.0,
+        "task.goal.narrowing": 0.0,
+        "randomization.adaptive.enabled": False,
+    }
     config = replace(settings.config_of(command), **fixed)
     env_steps = int(learner.iteration) * trainer.steps_per_iteration
     return evaluate(
@@ -176,7 +180,14 @@ def _protocol(config: Config) -> dict:
         "cap": goal.count,
         "engine": config.engine,
         "object": config.object.shape,
+        "randomization": _randomization(config),
     }
+
+
+def _randomization(config: Config) -> str:
+    menu = config.randomization
+    switched = [f"+{name}" for name in menu.on] + [f"-{name}" for name in menu.off]
+    return " ".join([menu.preset, *switched])
 
 
 if __name__ == "__main__":

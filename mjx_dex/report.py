@@ -28,6 +28,7 @@ def summarize(
     """
     values = {name: float(value) for name, value in metrics.items()}
     episodes = max(values["episodes"], 1.0)
+    means = [name for name in MEANS if name in values]
     return {
         "env_steps": total_env_steps,
         "env_steps_per_second": env_steps / seconds,
@@ -40,10 +41,13 @@ def summarize(
         "completions": values["completions"],
         "broken_worlds": values["broken_worlds"],
         "lost_contacts": values["lost_contacts"],
-        "goal_angle_limit": values["goal_angle_limit"] / env_steps,
-    } | {name: values[name] for name in LEARNING_METRICS}
+        **{name: values[name] / env_steps for name in means},
+        **{name: values[name] for name in LEARNING_METRICS},
+    }
 
 
+MEANS = ("goal_angle_limit", "randomization")
+"""Over worlds; the second one, the mean bound of adaptive randomization, only if on."""
 LEARNING_METRICS = (
     "kl",
     "entropy",

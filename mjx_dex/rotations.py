@@ -35,6 +35,11 @@ def rotate(q: jax.Array, vector: jax.Array) -> jax.Array:
     return vector + q[0] * t + jnp.cross(q[1:], t)
 
 
+def to_matrix(q: jax.Array) -> jax.Array:
+    """[3, 3] matrix that turns as ``q`` does; its columns are the turned axes."""
+    return jax.vmap(rotate, (None, 0), 1)(q, jnp.eye(3))
+
+
 def angle(q: jax.Array) -> jax.Array:
     """The turn that ``q`` makes [rad], in [0, pi]."""
     # atan2 keeps its precision where arccos(w) loses it: near no turn at all.

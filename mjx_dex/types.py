@@ -6,6 +6,7 @@ Shapes are in the field docstrings, once; ``vmap`` adds the batch axis at the ed
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 
@@ -42,6 +43,37 @@ class PhysicsState:
 
 
 @struct.dataclass
+class Scene:
+    """Where everything truly is, in the world."""
+
+    body_position: jax.Array
+    """[nbody, 3] the hand's bodies [m]."""
+    body_quaternion: jax.Array
+    """[nbody, 4] the hand's bodies."""
+    geom_size: jax.Array
+    """[ngeom, 3] [m], as in this world."""
+    physics: PhysicsState
+
+
+@struct.dataclass
+class DerivedConstants:
+    """MuJoCo model fields that follow from ``PhysicsParameters``."""
+
+    body_subtreemass: jax.Array
+    """[nbody] [kg]."""
+    body_invweight0: jax.Array
+    """[nbody, 2] mean inverse inertia: translation, rotation."""
+    dof_invweight0: jax.Array
+    """[nv] inverse inertia."""
+    tendon_invweight0: jax.Array
+    """[ntendon] inverse inertia."""
+    geom_rbound: jax.Array
+    """[ngeom] radius of the bounding sphere [m]."""
+    geom_aabb: jax.Array
+    """[ngeom, 6] bounding box: centre, half sizes [m]."""
+
+
+@struct.dataclass
 class PhysicsParameters:
     """MuJoCo model fields that may differ between environments, under MuJoCo's names.
 
@@ -64,16 +96,124 @@ class PhysicsParameters:
     """[nu, 10] second entry: minus the P gain."""
     jnt_range: jax.Array
     """[njnt, 2] [rad]."""
+    tendon_range: jax.Array
+    """[ntendon, 2] [rad]."""
     gravity: jax.Array
     """[3] [m/s^2]."""
+    derived: DerivedConstants
+    """What MuJoCo computes from the fields above. MuJoCo's C engine does so itself."""
+
+
+@struct.dataclass
+class PhysicsDraw:
+    """An episode's physics as named factors and offsets around nominal (Table 1).
+
+    Randomization draws it, calibration fits it, an ablation resets it to nominal.
+    """
+
+    object_size: jax.Array
+    """[] factor."""
+    link_mass: jax.Array
+    """[nbody - 2] factors, of the hand's bodies."""
+    object_mass: jax.Array
+    """[] factor."""
+    surface_friction: jax.Array
+    """[2] factors, of the hand's surface and of the object's."""
+    joint_damping: jax.Array
+    """[24] factors."""
+    actuator_gain: jax.Array
+    """[20] factors."""
+    joint_limit: jax.Array
+    """[24, 2] added to the lower and the upper limit [rad]."""
+    gravity: jax.Array
+    """[3] added [m/s^2]."""
+    tendon_range: jax.Array
+    """[ntendon, 2] added to the lower and the upper end, as shares of the width."""
+
+
+@struct.dataclass
+class SensorErrors:
+    """Errors of what is measured, or their standard deviations."""
+
+    fingertips: jax.Array
+    """[5, 3] [m]."""
+    object_position: jax.Array
+    """[3] [m]."""
+    object_orientation: jax.Array
+    """[3] turn vector [rad]."""
+
+
+@struct.dataclass
+class MarkerShifts:
+    """How far markers sit from where they should [m]."""
+
+    fingertips: jax.Array
+    """[5, 3] in the frame of each fingertip's body."""
+    base: jax.Array
+    """[3, 3] in the frame of the hand base."""
+
+
+@struct.dataclass
+class ActionErrors:
+    """An episode's action noise."""
+
+    correlated: jax.Array
+    """[20] added to every action."""
+    additive: jax.Array
+    """[] standard deviation of what is added to each action."""
+    multiplicative: jax.Array
+    """[] standard deviation of the factor's distance from 1."""
+
+
+@struct.dataclass
+class PushDraw:
+    """How an episode's object is pushed."""
+
+    probability: jax.Array
+    """[] of a new push in a control step."""
+    acceleration: jax.Array
+    """[] standard deviation along each axis [m/s^2]."""
+    decay: jax.Array
+    """[] of the force, per control step."""
+
+
+@struct.dataclass
+class LossDraw:
+    """How an episode's readings are lost for a while."""
+
+    probability: jax.Array
+    """[] in a control step."""
+    steps: jax.Array
+    """[] length of each loss, or its mean [control steps]."""
 
 
 @struct.dataclass
 class EpisodeDraw:
-    """Everything random that is fixed for an episode."""
+    """Everything random that is fixed for an episode; fields have effects' names."""
 
+    physics: PhysicsDraw
     parameters: PhysicsParameters
-    """The world this episode runs in."""
+    """The world that ``physics`` makes of the nominal one."""
+    correlated_noise: SensorErrors
+    uncorrelated_noise: SensorErrors
+    """Standard deviations, scalars all three; the errors are drawn every step."""
+    marker_placement: MarkerShifts
+    marker_dropout: LossDraw
+    """Of each fingertip's reading."""
+    marker_occlusion: jax.Array
+    """[] depth in a nail's box from which something hides the marker [m]; 1 without
+    occlusion."""
+    object_tracking_loss: LossDraw
+    """Of the object's reading."""
+    action_noise: ActionErrors
+    action_delay: jax.Array
+    """[20] bool: this actuator lags by one control step."""
+    backlash: jax.Array
+    """[20, 2] control steps in which a full action takes up one unit of slack, closing
+    and opening; 0 without backlash."""
+    timestep_jitter: jax.Array
+    """[] mean time by which physics steps are too long [s]."""
+    random_push: PushDraw
 
 
 @struct.dataclass
@@ -84,8 +224,38 @@ class EffectMemory:
     """[20] moving average of actions, before bias correction."""
     smoothing_weight: jax.Array
     """[] total weight of the actions in that average; 0 when there are none."""
+    delayed_action: jax.Array
+    """[20] the action before, for actuators that lag."""
+    slack: jax.Array
+    """[20] in [-1, 1]: where in its backlash each actuator is."""
     push: jax.Array
     """[3] force on the object's centre, world frame [N]."""
+    fingertip_reading: jax.Array
+    """[5, 3] what each marker last read [m]."""
+    dropout_left: jax.Array
+    """[5] control steps for which each marker stays frozen."""
+    object_reading: jax.Array
+    """[7] position [m] and orientation that were read last."""
+    tracking_loss_left: jax.Array
+    """[] control steps for which the object's reading stays frozen."""
+    readings: jax.Array
+    """[] int32, readings so far in this episode."""
+
+    @classmethod
+    def empty(cls) -> "EffectMemory":
+        """As an episode begins."""
+        return cls(
+            smoothed_action=jnp.zeros(20),
+            smoothing_weight=jnp.zeros(()),
+            delayed_action=jnp.zeros(20),
+            slack=jnp.zeros(20),
+            push=jnp.zeros(3),
+            fingertip_reading=jnp.zeros((5, 3)),
+            dropout_left=jnp.zeros(5),
+            object_reading=jnp.zeros(7),
+            tracking_loss_left=jnp.zeros(()),
+            readings=jnp.zeros((), jnp.int32),
+        )
 
 
 @struct.dataclass
@@ -94,6 +264,8 @@ class EnvState:
 
     physics: PhysicsState
     draw: EpisodeDraw
+    probe: jax.Array
+    """[] int32: which bound of adaptive randomization this episode tries, or -1."""
     memory: EffectMemory
     goal: jax.Array
     """[4] desired orientation of the object, a unit quaternion."""

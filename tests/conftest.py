@@ -24,6 +24,7 @@ def config() -> Config:
         **{
             "engine": "native",
             "num_envs": 4,
+            "randomization.preset": "none",
             "bank.size": 4,
             "bank.starting": 2,
             "task.start_steps": 3,

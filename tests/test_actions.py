@@ -25,8 +25,12 @@ def ranges():
     return np.array([actuator["ctrlrange"] for actuator in values])
 
 
+def targets_of(action, angles, hand):
+    return actions.joint_targets(action, angles, hand, jnp.asarray(hand.ctrl_range))
+
+
 def no_memory():
-    return EffectMemory(jnp.zeros(20), jnp.zeros(()), jnp.zeros(3))
+    return EffectMemory.empty()
 
 
 class RecordingEngine:
@@ -87,7 +91,7 @@ def test_a_whole_action_asks_for_half_the_range(hand, ranges):
         joints = np.flatnonzero(hand.actuator_joints[i])
         angles[joints] = middle / len(joints)
     for action in (-1.0, -0.5, 0.0, 1.0):
-        targets = actions.joint_targets(jnp.full(20, action), angles, hand)
+        targets = targets_of(jnp.full(20, action), angles, hand)
         expected = ranges.mean(1) + action * (ranges[:, 1] - ranges[:, 0]) / 2
         np.testing.assert_allclose(targets, expected, atol=1e-6)
 
@@ -95,7 +99,7 @@ def test_a_whole_action_asks_for_half_the_range(hand, ranges):
 def test_targets_are_relative_to_the_joints(hand):
     angles = jnp.zeros(24).at[WRJ0].set(0.1).at[THJ0].set(-0.9)
     action = jnp.zeros(20).at[A_WRJ0].set(0.2).at[A_THJ0].set(-0.4)
-    targets = actions.joint_targets(action, angles, hand)
+    targets = targets_of(action, angles, hand)
     half_range = (0.4887 + 0.6981) / 2
     np.testing.assert_allclose(targets[A_WRJ0], 0.1 + 0.2 * half_range, atol=1e-6)
     half_range = 1.5708 / 2
@@ -106,7 +110,7 @@ def test_coupled_joints_are_summed(hand):
     angles = jnp.zeros(24).at[FFJ1].set(0.5).at[FFJ0].set(0.3)
     angles = angles.at[LFJ1].set(1.0).at[LFJ0].set(0.9)
     action = jnp.full(20, 0.2)
-    targets = actions.joint_targets(action, angles, hand)
+    targets = targets_of(action, angles, hand)
     np.testing.assert_allclose(targets[A_FFJ1], 0.8 + 0.2 * 1.5708, atol=1e-6)
     np.testing.assert_allclose(targets[14], 1.9 + 0.2 * 1.5708, atol=1e-6)
 
@@ -114,7 +118,7 @@ def test_coupled_joints_are_summed(hand):
 @pytest.mark.parametrize(("action", "end"), [(-1.0, 0), (1.0, 1)])
 def test_targets_are_clipped_to_the_range(hand, ranges, action, end):
     angles = np.where(hand.actuator_joints.any(0), 2.0 * action, 0.0)
-    targets = actions.joint_targets(jnp.full(20, action), jnp.asarray(angles), hand)
+    targets = targets_of(jnp.full(20, action), jnp.asarray(angles), hand)
     np.testing.assert_allclose(targets, ranges[:, end], atol=1e-6)
 
 
@@ -122,8 +126,8 @@ def test_targets_are_clipped_to_the_range(hand, ranges, action, end):
 def test_a_locked_wrist_is_sent_to_zero(hand, pitch):
     angles = jnp.zeros(24).at[WRJ0].set(pitch)
     action = jnp.asarray(np.linspace(-1, 1, 20), jnp.float32)
-    locked = actions.lock_wrist(action, angles, hand)
-    targets = actions.joint_targets(locked, angles, hand)
+    locked = actions.lock_wrist(action, angles, hand, hand.ctrl_range)
+    targets = targets_of(locked, angles, hand)
     np.testing.assert_allclose(targets[A_WRJ0], 0, atol=1e-6)
     others = np.arange(20) != A_WRJ0
     np.testing.assert_array_equal(locked[others], action[others])

@@ -26,7 +26,7 @@ def step(bank):
 
 @pytest.fixture(scope="module")
 def observe(env):
-    return jax.jit(jax.vmap(env.observe))
+    return jax.jit(lambda states: jax.vmap(env.observe)(states)[1])
 
 
 @pytest.fixture(scope="module")

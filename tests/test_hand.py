@@ -121,7 +121,8 @@ def test_actuators_have_their_calibrated_ranges(hand, calibration):
         actuator = hand.model.actuator(i)
         np.testing.assert_allclose(actuator.forcerange, values["forcerange"])
         assert actuator.forcelimited[0]
-        assert actuator.ctrllimited[0]
+        # The task clips targets, to ranges that may differ between worlds.
+        assert not actuator.ctrllimited[0]
 
 
 def test_geoms_have_their_calibrated_friction(hand, calibration):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mujoco
+import numpy as np
 
 from mjx_dex.hand import names
 
@@ -100,6 +101,16 @@ def apply_calibration(spec: mujoco.MjSpec, calibration: Mapping[str, Any]) -> No
             geom.friction = calibration["friction"][part]
     for finger, position in calibration["fingertip_markers"].items():
         spec.site(f"robot0:S_{finger.lower()}tip").pos = position
+
+
+def log_backlash(calibration: Mapping[str, Any]) -> np.ndarray:
+    """[20, 2] of every actuator: logarithm of 1/(rad s), closing and opening."""
+    return np.array(
+        [
+            calibration["actuators"][actuator.ours]["log_backlash"]
+            for actuator in names.ACTUATORS
+        ]
+    )
 
 
 def _add_elastic_coupling(

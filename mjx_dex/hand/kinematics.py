@@ -69,9 +69,8 @@ class Kinematics:
             quaternions = quaternions.at[level.bodies].set(parent_quaternion)
         return positions, quaternions
 
-    def fingertips(self, joint_angles: jax.Array) -> jax.Array:
-        """[5, 3] fingertip markers in the world [m], for [24] joint angles [rad]."""
-        positions, quaternions = self.body_poses(joint_angles)
+    def fingertips(self, positions: jax.Array, quaternions: jax.Array) -> jax.Array:
+        """[5, 3] fingertip markers in the world [m], for ``body_poses``."""
         offsets = jax.vmap(rotations.rotate)(
             quaternions[self._tip_body], self._tip_position
         )

@@ -25,6 +25,17 @@ MARKER_PLATE_QUATERNION = (0.0, 0.0, 0.7071067811865476, -0.7071067811865476)
 """Pose of the marker plate on the forearm: Euler angles (pi/2, 0, pi) in robogym."""
 
 
+NAIL_BOXES = {
+    "FF": ((0.0, 0.01, 0.027), (0.003, 0.008, 0.004)),
+    "MF": ((0.0, 0.01, 0.027), (0.003, 0.006, 0.004)),
+    "RF": ((0.0, 0.01, 0.027), (0.003, 0.006, 0.004)),
+    "LF": ((0.0, 0.01, 0.027), (0.004, 0.007, 0.004)),
+    "TH": ((0.01, 0.0, 0.028), (0.001, 0.003, 0.004)),
+}
+"""Centre and half sizes of a box on each nail, in its body's frame [m] (robogym): what
+reaches into it hides the fingertip's marker. Not a part of the physics."""
+
+
 @dataclass(frozen=True)
 class Hand:
     """A compiled scene and the indices into it that the rest of the program needs."""
@@ -43,6 +54,11 @@ class Hand:
     """[3] origin of the frame in which positions are sensed: base marker ref1 [m]."""
     frame_rotation: np.ndarray
     """[3, 3] rows are that frame's axes in the world, given by the base markers."""
+    base_markers: np.ndarray
+    """[3, 3] where the base markers are in that frame [m]."""
+    log_backlash: np.ndarray
+    """[20, 2] logarithm of the slack that each actuator takes up, closing and opening,
+    in 1/(rad s)."""
 
     @property
     def ctrl_range(self) -> np.ndarray:
@@ -74,13 +90,13 @@ def build_hand(
     _use_primitive_shapes(spec, hand.self_collision)
     _drive_sums(spec)
     _drop_redundant_tendons(spec, keep_coupling=hand.calibration == "gymnasium")
+    # The package knows nothing of backlash: its hand gets OpenAI's.
+    shipped = hand.calibration in ("calibrated", "gymnasium")
+    values = calibration.load_calibration(
+        calibration.CALIBRATED if shipped else hand.calibration
+    )
     if hand.calibration != "gymnasium":
-        path = (
-            calibration.CALIBRATED
-            if hand.calibration == "calibrated"
-            else hand.calibration
-        )
-        calibration.apply_calibration(spec, calibration.load_calibration(path))
+        calibration.apply_calibration(spec, values)
     _add_reference_markers(spec)
     if obj is not None:
         objects.add_object(spec, obj)
@@ -88,7 +104,10 @@ def build_hand(
         _add_stage(spec)
     else:
         _remove_visuals(spec)
-    return _index(spec.compile())
+    for actuator in spec.actuators:
+        # Targets are clipped by the task, to ranges that may differ between worlds.
+        actuator.ctrllimited = False
+    return _index(spec.compile(), calibration.log_backlash(values))
 
 
 def asset_folder() -> Path:
@@ -212,13 +231,14 @@ def _add_stage(spec: mujoco.MjSpec) -> None:
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
 
 
-def _index(model: mujoco.MjModel) -> Hand:
+def _index(model: mujoco.MjModel, log_backlash: np.ndarray) -> Hand:
     joint_ids = {joint.ours: i for i, joint in enumerate(names.JOINTS)}
     actuator_joints = np.zeros((model.nu, NUM_JOINTS), np.float32)
     for i, actuator in enumerate(names.ACTUATORS):
         for joint in actuator.joints:
             actuator_joints[i, joint_ids[joint]] = 1.0
-    position, rotation = _marker_frame(model)
+    markers = _base_markers(model)
+    position, rotation = frame_from_markers(markers)
     return Hand(
         model=model,
         actuator_joints=actuator_joints,
@@ -228,6 +248,8 @@ def _index(model: mujoco.MjModel) -> Hand:
         rest_angles=_settle(model),
         frame_position=position,
         frame_rotation=rotation,
+        base_markers=(markers - position) @ rotation.T,
+        log_backlash=log_backlash,
     )
 
 
@@ -240,14 +262,25 @@ def _settle(model: mujoco.MjModel) -> np.ndarray:
     return data.qpos[:NUM_JOINTS].copy()
 
 
-def _marker_frame(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Origin and axes of the sensing frame from the three base markers.
-
-    Right-handed; robogym's y axis is ``x cross z``, which makes a left-handed frame.
-    """
+def _base_markers(model: mujoco.MjModel) -> np.ndarray:
+    """[3, 3] markers of the hand base in the world [m]."""
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
-    ref0, ref1, ref2 = (data.site(name).xpos for name in REFERENCE_MARKERS)
-    x = (ref0 - ref1) / np.linalg.norm(ref0 - ref1)
-    z = (ref2 - ref1) / np.linalg.norm(ref2 - ref1)
-    return ref1.copy(), np.stack([x, np.cross(z, x), z])
+    return np.stack([data.site(name).xpos for name in REFERENCE_MARKERS])
+
+
+def frame_from_markers(markers, xp=np):
+    """Origin [3] and axes [3, 3] (rows) of the frame that base markers [3, 3] define.
+
+    Right-handed; robogym's y axis is ``x cross z``, which makes a left-handed frame.
+    Axes of displaced markers need not be orthogonal: positions are projected on them
+    all the same, as in robogym.
+
+    Args:
+        markers: positions of ``REFERENCE_MARKERS`` [m].
+        xp: numpy or jax.numpy.
+    """
+    ref0, ref1, ref2 = markers
+    x = (ref0 - ref1) / xp.linalg.norm(ref0 - ref1)
+    z = (ref2 - ref1) / xp.linalg.norm(ref2 - ref1)
+    return ref1, xp.stack([x, xp.cross(z, x), z])

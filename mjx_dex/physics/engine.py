@@ -10,7 +10,7 @@ import mujoco
 
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
-from mjx_dex.types import PhysicsParameters, PhysicsState
+from mjx_dex.types import DerivedConstants, PhysicsParameters, PhysicsState
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,22 @@ class Engine(Protocol):
 
 def nominal_parameters(model: mujoco.MjModel) -> PhysicsParameters:
     """The model's own values, in the float32 that every engine is given."""
-    fields = {name: getattr(model, name) for name in PARAMETER_FIELDS}
-    fields["gravity"] = model.opt.gravity
+
+    def value(name):
+        return jnp.asarray(getattr(model, name), jnp.float32)
+
     return PhysicsParameters(
-        **{name: jnp.asarray(value, jnp.float32) for name, value in fields.items()}
+        **{name: value(name) for name in PARAMETER_FIELDS},
+        gravity=jnp.asarray(model.opt.gravity, jnp.float32),
+        derived=DerivedConstants(**{name: value(name) for name in DERIVED_FIELDS}),
     )
 
 
+DERIVED_FIELDS = tuple(DerivedConstants.__dataclass_fields__)
 PARAMETER_FIELDS = tuple(
-    name for name in PhysicsParameters.__dataclass_fields__ if name != "gravity"
+    name
+    for name in PhysicsParameters.__dataclass_fields__
+    if name not in ("gravity", "derived")
 )
 """The parameters that are fields of the model itself and not of its options."""
 

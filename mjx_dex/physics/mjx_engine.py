@@ -140,5 +140,8 @@ class WarpEngine(MjxEngine):
 
 def _with_parameters(model: mjx.Model, parameters: PhysicsParameters) -> mjx.Model:
     fields = dict(vars(parameters))
-    gravity = fields.pop("gravity")
-    return model.replace(opt=model.opt.replace(gravity=gravity), **fields)
+    gravity, derived = fields.pop("gravity"), dict(vars(fields.pop("derived")))
+    # MuJoCo and MJX: [ngeom, 6]; MuJoCo Warp: [ngeom, 2, 3].
+    derived["geom_aabb"] = derived["geom_aabb"].reshape(model.geom_aabb.shape)
+    opt = model.opt.replace(gravity=gravity)
+    return model.replace(opt=opt, **fields, **derived)

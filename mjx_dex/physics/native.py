@@ -38,7 +38,7 @@ class NativeEngine:
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self._threads = config.threads or available_cores()
         # Number of axes of each argument of ``step`` for a single world.
-        world = nominal_parameters(hand.model), initial_state(hand.model)
+        world = _primary(nominal_parameters(hand.model)), initial_state(hand.model)
         self._ranks = (*jax.tree.map(np.ndim, world), 1, 1, 1)
         self._worlds: dict[int, _Worlds] = {}
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class NativeEngine:
         return jax.pure_callback(
             self._step_batch,
             shapes,
-            parameters,
+            _primary(parameters),
             state,
             ctrl,
             force,
@@ -93,6 +93,7 @@ class _Worlds:
         self.force = self.batch.bind("xfrc_applied")
         self.object_id = model.nbody - 1
         self.parameters: dict[str, np.ndarray] = {}
+        self.timestep: np.ndarray | None = None
 
     def step(self, parameters, state, ctrl, force, timesteps):
         self._set_parameters(parameters)
@@ -110,22 +111,25 @@ class _Worlds:
         return new_state, lost.astype(np.int32)
 
     def _advance(self, timesteps: np.ndarray) -> None:
-        """Equal steps in one call; unequal ones (timing randomization) one by one."""
-        if (timesteps == timesteps[0, 0]).all() and (
-            np.float32(self.batch.model.opt.timestep) == timesteps[0, 0]
-        ):
-            self.batch.step(nstep=timesteps.shape[1])
+        """Steps that are equal within each world in one call, others one by one."""
+        substeps = timesteps.shape[1]
+        if self.timestep is None:
+            if (timesteps == np.float32(self.batch.model.opt.timestep)).all():
+                self.batch.step(nstep=substeps)
+                return
+            self.timestep = self.batch.expand("opt.timestep")
+        if (timesteps == timesteps[:, :1]).all():
+            self.timestep[:] = timesteps[:, 0].reshape(self.timestep.shape)
+            self.batch.step(nstep=substeps)
             return
-        timestep = self.batch.expand("opt.timestep")
-        for k in range(timesteps.shape[1]):
-            timestep[:] = timesteps[:, k].reshape(timestep.shape)
+        for k in range(substeps):
+            self.timestep[:] = timesteps[:, k].reshape(self.timestep.shape)
             self.batch.step()
-        timestep[:] = self.batch.model.opt.timestep
 
-    def _set_parameters(self, parameters: PhysicsParameters) -> None:
+    def _set_parameters(self, parameters: dict[str, np.ndarray]) -> None:
         """Write the rows that changed; constants derived from them follow."""
         changed = np.zeros(self.batch.nsim, bool)
-        for name, values in vars(parameters).items():
+        for name, values in parameters.items():
             if name in self.parameters:
                 differs = (self.parameters[name] != values).reshape(len(values), -1)
                 rows = differs.any(1)
@@ -140,6 +144,11 @@ class _Worlds:
                 changed |= rows
         if changed.any():
             self.batch.set_const(changed)
+
+
+def _primary(parameters: PhysicsParameters) -> dict[str, jax.Array]:
+    """The parameters by name, without those that MuJoCo derives itself."""
+    return {name: x for name, x in vars(parameters).items() if name != "derived"}
 
 
 def _model_value(model: mujoco.MjModel, name: str) -> np.ndarray:

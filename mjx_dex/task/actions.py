@@ -36,33 +36,29 @@ def smooth(
     return average / total, memory
 
 
-def lock_wrist(action: jax.Array, joint_angles: jax.Array, hand: Hand) -> jax.Array:
+def lock_wrist(
+    action: jax.Array, joint_angles: jax.Array, hand: Hand, ctrl_range: jax.Array
+) -> jax.Array:
     """Replace the wrist's pitch by a servo to 0 (the paper's locked-wrist variant)."""
-    _, half_range = _center_and_half_range(hand)
+    low, high = ctrl_range[WRIST_PITCH]
     held = hand.actuator_joints[WRIST_PITCH] @ joint_angles
-    return action.at[WRIST_PITCH].set(-held / half_range[WRIST_PITCH])
+    return action.at[WRIST_PITCH].set(-held / ((high - low) / 2))
 
 
-def joint_targets(action: jax.Array, joint_angles: jax.Array, hand: Hand) -> jax.Array:
+def joint_targets(
+    action: jax.Array, joint_angles: jax.Array, hand: Hand, ctrl_range: jax.Array
+) -> jax.Array:
     """Relative actions to actuator targets, ``clip(s + a h)``.
 
     Args:
         action: [20]; |a| = 1 asks for half of the actuator's range.
         joint_angles: [24] at the moment of the action; coupled joints are summed.
-        hand: gives ranges and coupling.
+        hand: says which joints are coupled.
+        ctrl_range: [20, 2] lowest and highest target [rad].
 
     Returns:
         [20] targets [rad], within the actuators' ranges.
     """
-    low, high = hand.ctrl_range.T
-    _, half_range = _center_and_half_range(hand)
+    low, high = ctrl_range.T
     current = jnp.asarray(hand.actuator_joints) @ joint_angles
-    return jnp.clip(current + action * half_range, low, high)
-
-
-def _center_and_half_range(hand: Hand) -> tuple[jax.Array, jax.Array]:
-    low, high = hand.ctrl_range.T
-    return (
-        jnp.asarray((high + low) / 2, jnp.float32),
-        jnp.asarray((high - low) / 2, jnp.float32),
-    )
+    return jnp.clip(current + action * ((high - low) / 2), low, high)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_dex.config import BankConfig
+from mjx_dex.randomization import AdaptiveState
 from mjx_dex.task.env import HandEnv
 from mjx_dex.types import EnvState, Observation, TimeStep
 
@@ -30,6 +31,8 @@ class BankState:
     """[bank.size] started episodes, to be dealt."""
     starting: EnvState
     """[bank.starting] worlds that are starting episodes."""
+    adaptive: AdaptiveState
+    """Bounds of adaptive randomization."""
     stored: jax.Array
     """[] int32: episodes put into the bank so far; modulo its size, the oldest one."""
     key: jax.Array
@@ -57,7 +60,9 @@ class BankedEnvironments:
     def reset(self, key: jax.Array) -> tuple[BankState, Observation]:
         """Fill the bank, then deal an episode to every world."""
         key, begin_key, deal_key = jax.random.split(key, 3)
-        starting = jax.vmap(self.env.begin)(jax.random.split(begin_key, self._size))
+        adaptive = self.env.adaptive.init()
+        begin_keys = jax.random.split(begin_key, self._size)
+        starting = jax.vmap(self.env.begin, (0, None))(begin_keys, adaptive)
         ready, stored = starting, jnp.zeros((), jnp.int32)
 
         def is_filling(carry):
@@ -68,16 +73,17 @@ class BankedEnvironments:
             ready, starting, stored, steps = carry
             actions = jax.vmap(self.env.random_action)(starting)
             moved, _ = jax.vmap(self.env.act)(starting, actions)
-            return *self._store(ready, moved, stored), steps + 1
+            return *self._store(ready, moved, stored, adaptive), steps + 1
 
         ready, starting, stored, _ = jax.lax.while_loop(
             is_filling, fill, (ready, starting, stored, 0)
         )
         limit = jnp.full(self.num_envs, self.env.first_angle_limit, jnp.float32)
-        worlds = self._deal(ready, deal_key, limit)
+        worlds = self._deal(ready, deal_key, limit, adaptive)
+        worlds, observation = jax.vmap(self.env.observe)(worlds)
         starting = jax.tree.map(lambda x: x[: self._num_starting], starting)
-        state = BankState(worlds, ready, starting, stored, key)
-        return state, jax.vmap(self.env.observe)(worlds)
+        state = BankState(worlds, ready, starting, adaptive, stored, key)
+        return state, observation
 
     def check(self, state: BankState) -> None:
         """Raise ValueError if ``reset`` gave up before the bank was full."""
@@ -110,28 +116,52 @@ class BankedEnvironments:
             state.worlds, moved_worlds, lost[: self.num_envs]
         )
         ended = time_step.terminated | time_step.truncated
-        dealt = self._deal(state.ready, deal_key, worlds.goal_angle_limit)
+        adaptive, metrics = state.adaptive, time_step.metrics
+        if self.env.adaptive.is_on:
+            goals = metrics["episode_goals"]
+            adaptive = self.env.adaptive.update(
+                adaptive, state.worlds.probe, ended, goals
+            )
+            level = self.env.adaptive.mean_level(adaptive)
+            metrics = metrics | {"randomization": jnp.full(self.num_envs, level)}
+        dealt = self._deal(state.ready, deal_key, worlds.goal_angle_limit, adaptive)
         worlds = _where(ended, dealt, worlds)
-        observation = _where(
-            ended, jax.vmap(self.env.observe)(worlds), time_step.observation
+        worlds, observation = jax.vmap(self.env.observe)(worlds)
+        ready, starting, stored = self._store(
+            state.ready, moved_starting, state.stored, adaptive
         )
-        ready, starting, stored = self._store(state.ready, moved_starting, state.stored)
         return (
-            BankState(worlds, ready, starting, stored, key),
-            time_step.replace(observation=observation),
+            BankState(worlds, ready, starting, adaptive, stored, key),
+            time_step.replace(observation=observation, metrics=metrics),
         )
 
-    def _deal(self, ready: EnvState, key: jax.Array, limit: jax.Array) -> EnvState:
-        """One episode for every world, drawn from the bank with replacement."""
+    def _deal(
+        self,
+        ready: EnvState,
+        key: jax.Array,
+        limit: jax.Array,
+        adaptive: AdaptiveState,
+    ) -> EnvState:
+        """One episode for every world, each from another one of the bank's.
+
+        Worlds beyond the bank's size share: the physics and the start, nothing else.
+        """
         pick_key, episode_key = jax.random.split(key)
-        picks = jax.random.randint(pick_key, (self.num_envs,), 0, self._size)
+        order = jax.random.permutation(pick_key, self._size)
+        picks = order[jnp.arange(self.num_envs) % self._size]
         picked = jax.tree.map(lambda x: x[picks], ready)
         keys = jax.random.split(episode_key, self.num_envs)
-        return jax.vmap(self.env.deal)(picked, keys, limit)
+        return jax.vmap(self.env.deal, (0, 0, 0, None))(picked, keys, limit, adaptive)
 
-    def _store(self, ready: EnvState, moved: EnvState, stored: jax.Array):
+    def _store(
+        self,
+        ready: EnvState,
+        moved: EnvState,
+        stored: jax.Array,
+        adaptive: AdaptiveState,
+    ):
         """Move episodes that got started into the bank, and begin others for them."""
-        starting = jax.vmap(self.env.renew)(moved)
+        starting = jax.vmap(self.env.renew, (0, None))(moved, adaptive)
         started = jax.vmap(self.env.is_started)(starting)
         slots = (stored + jnp.cumsum(started) - 1) % self._size
         # A slot beyond the end is out of bounds, so that mode="drop" skips it.
@@ -140,7 +170,8 @@ class BankedEnvironments:
             lambda bank, new: bank.at[slots].set(new, mode="drop"), ready, starting
         )
         keys = jax.vmap(lambda key: jax.random.split(key)[0])(starting.key)
-        starting = _where(started, jax.vmap(self.env.begin)(keys), starting)
+        begun = jax.vmap(self.env.begin, (0, None))(keys, adaptive)
+        starting = _where(started, begun, starting)
         return ready, starting, stored + started.sum()
 
 

@@ -8,14 +8,18 @@ from mjx_dex.config import Config
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.hand.kinematics import Kinematics
 from mjx_dex.hand.model import NUM_JOINTS
-from mjx_dex.physics import Engine, initial_state, make_engine, nominal_parameters
+from mjx_dex.physics import Engine, initial_state, make_engine
+from mjx_dex.randomization import AdaptiveRanges, AdaptiveState, Randomization
+from mjx_dex.randomization.observation import remember
+from mjx_dex.randomization.occlusion import NailBoxes
+from mjx_dex.randomization.physics import control_range
 from mjx_dex.task import actions, goals, observations
 from mjx_dex.types import (
     EffectMemory,
     EnvState,
-    EpisodeDraw,
     Observation,
     PhysicsState,
+    Scene,
     Sensors,
     TimeStep,
 )
@@ -28,9 +32,9 @@ OBJECT_ORIENTATION = slice(NUM_JOINTS + 3, NUM_JOINTS + 7)
 class HandEnv:
     """Turn the object to one goal orientation after another (appendix C.1).
 
-    ``step`` is ``judge`` after ``act``, and ``reset`` is ``deal`` after ``start``-ing.
-    The bank (``task/bank.py``) uses the parts, to step training worlds and starting
-    worlds in one call of the engine.
+    ``step`` is ``act``, ``judge``, ``observe``; ``reset`` is ``begin``, random actions,
+    ``deal``, ``observe``. The bank (``task/bank.py``) uses the parts, to step training
+    worlds and starting worlds in one call of the engine.
     """
 
     def __init__(self, hand: Hand, engine: Engine, config: Config):
@@ -44,10 +48,17 @@ class HandEnv:
         # A flat hand loses the block in 93 of 100 starts, a cupped one in 48.
         rest = jnp.asarray(hand.rest_angles, jnp.float32)
         self._initial = initial.replace(qpos=initial.qpos.at[:NUM_JOINTS].set(rest))
-        self._parameters = nominal_parameters(hand.model)
-        self._timesteps = jnp.full(config.physics.substeps, config.physics.timestep)
+        self._menu = Randomization(
+            hand, config.randomization, config.physics.control_period
+        )
+        self.adaptive = AdaptiveRanges(
+            self._menu.enabled, config.randomization.adaptive
+        )
+        self._nail_boxes = NailBoxes(hand)
+        self._fingertip_bodies = hand.model.site_bodyid[hand.fingertip_sites]
         self._frame_position = jnp.asarray(hand.frame_position, jnp.float32)
         self._frame_rotation = jnp.asarray(hand.frame_rotation, jnp.float32)
+        self._base_markers = jnp.asarray(hand.base_markers, jnp.float32)
 
     @property
     def action_shape(self) -> tuple[int, int]:
@@ -74,16 +85,19 @@ class HandEnv:
             The state and its observation, ready for the policy.
         """
 
-        def start_step(state):
-            return self.renew(self.act(state, self.random_action(state))[0])
+        adaptive = self.adaptive.init()
 
-        begun = self.begin(key)
+        def start_step(state):
+            moved, _ = self.act(state, self.random_action(state))
+            return self.renew(moved, adaptive)
+
+        begun = self.begin(key, adaptive)
         state = jax.lax.while_loop(
             lambda state: ~self.is_started(state), start_step, begun
         )
         key, _ = jax.random.split(state.key)
-        state = self.deal(state, key, jnp.float32(self.first_angle_limit))
-        return state, self.observe(state)
+        limit = jnp.float32(self.first_angle_limit)
+        return self.observe(self.deal(state, key, limit, adaptive))
 
     def step(self, state: EnvState, action: jax.Array) -> tuple[EnvState, TimeStep]:
         """Advance by one control step (80 ms).
@@ -93,7 +107,9 @@ class HandEnv:
             action: [20] int32 bins.
         """
         moved, lost = self.act(state, action)
-        return self.judge(state, moved, lost)
+        state, time_step = self.judge(state, moved, lost)
+        state, observation = self.observe(state)
+        return state, time_step.replace(observation=observation)
 
     def act(self, state: EnvState, action: jax.Array) -> tuple[EnvState, jax.Array]:
         """Move the world by an action [20] of bins, judging nothing.
@@ -102,30 +118,47 @@ class HandEnv:
             The state with new physics and effect memory, and [] int32: contacts or
             constraints lost to full buffers.
         """
+        config, draw = self._config.physics, state.draw
         targets, memory = self.aim(state, action)
+        timestep, memory = self._menu.apply(
+            "timestep_jitter", state.key, jnp.float32(config.timestep), draw, memory
+        )
+        mass = draw.parameters.body_mass[self._menu.nominal.object_body]
+        force, memory = self._menu.apply(
+            "random_push", state.key, memory.push, draw, memory, mass=mass
+        )
         physics, lost = self._engine.step(
-            state.draw.parameters,
+            draw.parameters,
             state.physics,
             targets,
-            memory.push,
-            self._timesteps,
+            force,
+            jnp.full(config.substeps, timestep),
         )
         return state.replace(physics=physics, memory=memory), lost
 
     def aim(self, state: EnvState, action: jax.Array) -> tuple[jax.Array, EffectMemory]:
         """Actuator targets [20] [rad] for an action [20] of bins, and new memory."""
         joint_angles = state.physics.qpos[:NUM_JOINTS]
+        key, draw, memory = state.key, state.draw, state.memory
         value = actions.decode_bins(action, self._task.action_bins)
-        value, memory = actions.smooth(value, state.memory, self._task.action_smoothing)
+        value, memory = self._menu.apply("action_noise", key, value, draw, memory)
+        value, memory = actions.smooth(value, memory, self._task.action_smoothing)
+        value, memory = self._menu.apply("action_delay", key, value, draw, memory)
+        # Before backlash, whose input lies in [-1, 1] by definition (C.2).
         value = jnp.clip(value, -1.0, 1.0)
+        value, memory = self._menu.apply("backlash", key, value, draw, memory)
+        ctrl_range = control_range(draw.parameters, self._menu.nominal, self._hand)
         if self._task.locked_wrist:
-            value = actions.lock_wrist(value, joint_angles, self._hand)
-        return actions.joint_targets(value, joint_angles, self._hand), memory
+            value = actions.lock_wrist(value, joint_angles, self._hand, ctrl_range)
+        targets = actions.joint_targets(value, joint_angles, self._hand, ctrl_range)
+        return targets, memory
 
     def judge(
         self, state: EnvState, moved: EnvState, lost: jax.Array
     ) -> tuple[EnvState, TimeStep]:
-        """Reward and termination from true poses, next goal, observation.
+        """Reward and termination from true poses, and the next goal.
+
+        ``last_observation`` is noiseless, ``observation`` is left to ``observe``.
 
         Args:
             state: before the action.
@@ -167,7 +200,8 @@ class HandEnv:
             episode_steps=state.episode_steps + 1,
             key=key,
         )
-        observation = self.observe(next_state)
+        true_sensors = self.sense(self.scene(next_state))
+        last_observation = self._networks_see(true_sensors, true_sensors, goal)
         metrics = {
             "goals": met,
             "drops": dropped,
@@ -181,23 +215,26 @@ class HandEnv:
             "goal_angle_limit": limit,
         }
         return next_state, TimeStep(
-            observation=observation,
-            last_observation=observation,
+            observation=None,
+            last_observation=last_observation,
             reward=reward,
             terminated=terminated,
             truncated=truncated,
             metrics=jax.tree.map(lambda x: x.astype(jnp.float32), metrics),
         )
 
-    def begin(self, key: jax.Array) -> EnvState:
-        """The object above a cupped hand, in a random orientation."""
-        key, orientation_key = jax.random.split(key)
+    def begin(self, key: jax.Array, adaptive: AdaptiveState) -> EnvState:
+        """The object above a cupped hand, in a random orientation and drawn physics."""
+        key, orientation_key, probe_key, draw_key = jax.random.split(key, 4)
         orientation = rotations.random(orientation_key)
         qpos = self._initial.qpos.at[OBJECT_ORIENTATION].set(orientation)
+        probe = self.adaptive.choose_probe(probe_key)
+        ranges = self.adaptive.ranges(adaptive, probe)
         return EnvState(
             physics=self._initial.replace(qpos=qpos),
-            draw=EpisodeDraw(parameters=self._parameters),
-            memory=_no_memory(),
+            draw=self._menu.draw_physics(draw_key, ranges),
+            probe=probe,
+            memory=EffectMemory.empty(),
             goal=jnp.array(rotations.IDENTITY),
             goal_angle_limit=jnp.zeros(()),
             angle_to_goal=jnp.zeros(()),
@@ -212,29 +249,40 @@ class HandEnv:
         key = jax.random.fold_in(state.key, state.episode_steps)
         return jax.random.randint(key, (NUM_ACTIONS,), 0, self._task.action_bins)
 
-    def renew(self, moved: EnvState) -> EnvState:
+    def renew(self, moved: EnvState, adaptive: AdaptiveState) -> EnvState:
         """Count a starting world's step, or begin it anew if the object was dropped."""
         lost = ~_is_finite(moved.physics) | self._is_below_hand(moved.physics)
         older = moved.replace(episode_steps=moved.episode_steps + 1)
-        return _where(lost, self.begin(jax.random.split(moved.key)[1]), older)
+        begun = self.begin(jax.random.split(moved.key)[1], adaptive)
+        return _where(lost, begun, older)
 
     def is_started(self, state: EnvState) -> jax.Array:
         """[] bool: a starting world has had all its random actions."""
         return state.episode_steps >= self._task.start_steps
 
-    def deal(self, started: EnvState, key: jax.Array, limit: jax.Array) -> EnvState:
+    def deal(
+        self,
+        started: EnvState,
+        key: jax.Array,
+        limit: jax.Array,
+        adaptive: AdaptiveState,
+    ) -> EnvState:
         """Turn a started world into an episode with its own randomness and goal.
 
         Args:
-            started: a world that ``is_started``; one may be dealt many times.
+            started: a world that ``is_started``; one may be dealt many times. Its
+                physics stays, everything else is drawn anew.
             key: random key of the episode.
             limit: [] the environment's largest turn to a 'near' goal [rad].
+            adaptive: present bounds of randomization.
         """
-        key, goal_key = jax.random.split(key)
+        key, goal_key, draw_key = jax.random.split(key, 3)
         orientation = started.physics.qpos[OBJECT_ORIENTATION]
         goal = goals.draw_goal(goal_key, orientation, limit, self._task.goal)
+        ranges = self.adaptive.ranges(adaptive, started.probe)
         return started.replace(
-            memory=_no_memory(),
+            draw=self._menu.draw_signals(draw_key, started.draw, ranges),
+            memory=EffectMemory.empty(),
             goal=goal,
             goal_angle_limit=limit,
             angle_to_goal=self._angle(started.physics, goal),
@@ -242,30 +290,68 @@ class HandEnv:
             key=key,
         )
 
-    def observe(self, state: EnvState) -> Observation:
-        """What the networks see in ``state``."""
-        sensors = self.sense(state.physics)
-        return observations.observe(
-            sensors,
-            sensors,
-            state.goal,
-            self._task.policy_inputs,
-            self._config.physics.control_period,
+    def observe(self, state: EnvState) -> tuple[EnvState, Observation]:
+        """What the networks see in ``state``, and the state with that remembered."""
+        key, draw, memory = state.key, state.draw, state.memory
+        scene = self.scene(state)
+        true = self.sense(scene)
+        turns = jax.vmap(rotations.to_matrix)(
+            scene.body_quaternion[self._fingertip_bodies]
+        )
+        apply = self._menu.apply
+        noisy, memory = apply(
+            "marker_placement",
+            key,
+            true,
+            draw,
+            memory,
+            fingertip_rotations=self._frame_rotation @ turns,
+            base_markers=self._base_markers,
+        )
+        noisy, memory = apply("correlated_noise", key, noisy, draw, memory)
+        noisy, memory = apply("uncorrelated_noise", key, noisy, draw, memory)
+        depths = self._nail_boxes.depths(scene)
+        noisy, memory = apply(
+            "marker_occlusion", key, noisy, draw, memory, depths=depths
+        )
+        noisy, memory = apply("marker_dropout", key, noisy, draw, memory)
+        noisy, memory = apply("object_tracking_loss", key, noisy, draw, memory)
+        state = state.replace(memory=remember(noisy, memory))
+        return state, self._networks_see(noisy, true, state.goal)
+
+    def scene(self, state: EnvState) -> Scene:
+        """Where everything truly is in a state."""
+        physics = state.physics
+        positions, quaternions = self._kinematics.body_poses(physics.qpos[:NUM_JOINTS])
+        return Scene(
+            body_position=positions,
+            body_quaternion=quaternions,
+            geom_size=state.draw.parameters.geom_size,
+            physics=physics,
         )
 
-    def sense(self, physics: PhysicsState) -> Sensors:
-        """True sensor values of a physics state."""
-        joint_angles = physics.qpos[:NUM_JOINTS]
-        tips = self._kinematics.fingertips(joint_angles)
+    def sense(self, scene: Scene) -> Sensors:
+        """True sensor values."""
+        qpos, qvel = scene.physics.qpos, scene.physics.qvel
+        tips = self._kinematics.fingertips(scene.body_position, scene.body_quaternion)
         return Sensors(
             fingertips=(tips - self._frame_position) @ self._frame_rotation.T,
             object_position=self._frame_rotation
-            @ (physics.qpos[OBJECT_POSITION] - self._frame_position),
-            object_orientation=physics.qpos[OBJECT_ORIENTATION],
-            joint_angles=joint_angles,
-            joint_velocities=physics.qvel[:NUM_JOINTS],
-            object_velocity=physics.qvel[NUM_JOINTS : NUM_JOINTS + 3],
-            object_angular_velocity=physics.qvel[NUM_JOINTS + 3 :],
+            @ (qpos[OBJECT_POSITION] - self._frame_position),
+            object_orientation=qpos[OBJECT_ORIENTATION],
+            joint_angles=qpos[:NUM_JOINTS],
+            joint_velocities=qvel[:NUM_JOINTS],
+            object_velocity=qvel[NUM_JOINTS : NUM_JOINTS + 3],
+            object_angular_velocity=qvel[NUM_JOINTS + 3 :],
+        )
+
+    def _networks_see(self, noisy: Sensors, true: Sensors, goal) -> Observation:
+        return observations.observe(
+            noisy,
+            true,
+            goal,
+            self._task.policy_inputs,
+            self._config.physics.control_period,
         )
 
     def _angle(self, physics: PhysicsState, goal: jax.Array) -> jax.Array:
@@ -280,14 +366,6 @@ def make_env(config: Config) -> HandEnv:
     """Build the environment of a configuration."""
     hand = build_hand(config.hand, config.object, config.physics)
     return HandEnv(hand, make_engine(config.engine, hand, config.physics), config)
-
-
-def _no_memory() -> EffectMemory:
-    return EffectMemory(
-        smoothed_action=jnp.zeros(NUM_ACTIONS),
-        smoothing_weight=jnp.zeros(()),
-        push=jnp.zeros(3),
-    )
 
 
 def _is_finite(tree) -> jax.Array:

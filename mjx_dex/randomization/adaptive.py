@@ -1,0 +1,144 @@
+"""Automatic domain randomization (Akkaya et al. 2019): ranges that follow the policy.
+
+Training begins without randomization. Some episodes probe: they run with one effect at
+the present bound of its range. Where the policy does well at a bound, the bound moves
+out; where it fails, it moves in.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mjx_dex.config import AdaptiveConfig
+from mjx_dex.randomization.distributions import Range
+from mjx_dex.randomization.menu import EFFECTS
+
+TWO_SIDED = (
+    "object_size",
+    "link_mass",
+    "object_mass",
+    "surface_friction",
+    "joint_damping",
+    "actuator_gain",
+)
+"""Effects with a lower and an upper bound around nominal; others have a strength."""
+
+FIXED = ("marker_occlusion", "backlash")
+"""Effects that are there or not, and are never weakened."""
+
+NO_PROBE = -1
+
+
+@struct.dataclass
+class AdaptiveState:
+    """What is known of each bound; rows are effects, columns lower and upper bound."""
+
+    levels: jax.Array
+    """[effects, 2] each bound's distance from nominal, 1 being the one asked for."""
+    goals: jax.Array
+    """[effects, 2] goals met in episodes at that bound since it was last judged."""
+    episodes: jax.Array
+    """[effects, 2] number of those episodes."""
+
+
+class AdaptiveRanges:
+    """Ranges to draw from, and how they move.
+
+    Args:
+        enabled: effects that are on.
+        config: thresholds and steps. When it is not enabled every range is whole.
+    """
+
+    def __init__(self, enabled: frozenset[str], config: AdaptiveConfig):
+        self._config = config
+        self._names = [name for name in EFFECTS if name in enabled]
+        self._adapted = [name for name in self._names if name not in FIXED]
+        bounds = [
+            (i, side)
+            for i, name in enumerate(self._adapted)
+            for side in (0, 1)
+            if side == 1 or name in TWO_SIDED
+        ]
+        self._bounds = jnp.array(bounds, jnp.int32).reshape(-1, 2)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether ranges move at all."""
+        return self._config.enabled and bool(self._adapted)
+
+    def init(self) -> AdaptiveState:
+        """No randomization."""
+        zeros = jnp.zeros((len(self._adapted), 2))
+        return AdaptiveState(zeros, zeros, zeros)
+
+    def choose_probe(self, key: jax.Array) -> jax.Array:
+        """[] int32: index of the bound that an episode probes, or ``NO_PROBE``."""
+        if not self.is_on:
+            return jnp.int32(NO_PROBE)
+        which_key, whether_key = jax.random.split(key)
+        bound = jax.random.randint(which_key, (), 0, len(self._bounds))
+        probes = jax.random.bernoulli(whether_key, self._config.probing)
+        return jnp.where(probes, bound, NO_PROBE).astype(jnp.int32)
+
+    def ranges(self, state: AdaptiveState, probe: jax.Array) -> dict[str, Range]:
+        """What to draw each effect of an episode from.
+
+        Args:
+            state: present bounds.
+            probe: [] as ``choose_probe`` returned it.
+        """
+        if not self.is_on:
+            return {name: _asked_for(name) for name in self._names}
+        effect, side = self._bounds[jnp.maximum(probe, 0)]
+        ranges = {name: _asked_for(name) for name in self._names if name in FIXED}
+        for i, name in enumerate(self._adapted):
+            low, high = -state.levels[i, 0], state.levels[i, 1]
+            probed = (probe != NO_PROBE) & (effect == i)
+            ranges[name] = Range(
+                low=jnp.where(probed & (side == 1), high, low),
+                high=jnp.where(probed & (side == 0), low, high),
+            )
+        return ranges
+
+    def update(
+        self,
+        state: AdaptiveState,
+        probes: jax.Array,
+        ended: jax.Array,
+        goals: jax.Array,
+    ) -> AdaptiveState:
+        """Count episodes that ended, and move the bounds that were tried enough.
+
+        Args:
+            state: before.
+            probes: [n] bound that each world's episode probed, or ``NO_PROBE``.
+            ended: [n] bool: the episode has just ended.
+            goals: [n] goals that it met.
+        """
+        config = self._config
+        counted = ended & (probes != NO_PROBE)
+        effect, side = self._bounds[jnp.maximum(probes, 0)].T
+        goals = state.goals.at[effect, side].add(jnp.where(counted, goals, 0.0))
+        episodes = state.episodes.at[effect, side].add(counted)
+        judged = episodes >= config.episodes
+        mean = goals / jnp.maximum(episodes, 1)
+        move = jnp.where(mean >= config.widen_at, config.step, 0.0)
+        move = jnp.where(mean < config.narrow_at, -config.step, move)
+        levels = jnp.clip(state.levels + judged * move, 0.0, config.limit)
+        return AdaptiveState(
+            levels=levels,
+            goals=jnp.where(judged, 0.0, goals),
+            episodes=jnp.where(judged, 0.0, episodes),
+        )
+
+    def mean_level(self, state: AdaptiveState) -> jax.Array:
+        """[] mean over all bounds."""
+        return state.levels[self._bounds[:, 0], self._bounds[:, 1]].mean()
+
+    def named_levels(self, state: AdaptiveState) -> dict[str, jax.Array]:
+        """[2] lower and upper level of each adapted effect, by name."""
+        return {name: state.levels[i] for i, name in enumerate(self._adapted)}
+
+
+def _asked_for(name: str) -> Range:
+    return Range.whole() if name in TWO_SIDED else Range.full_strength()
