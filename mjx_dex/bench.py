@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
 from mjx_dex import settings
-from mjx_dex.config import Config, replace
+from mjx_dex.config import Config, Preset, replace
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.learning import Learner, Trainer, rollout
 from mjx_dex.physics import make_engine
@@ -35,7 +34,8 @@ from mjx_dex.train import set_up_process
 LAYERS = {
     "bare": "mujoco.batch.Batch stepped from NumPy, the same states and targets",
     "physics": "the engine alone",
-    "task": "+ actions, reward, observations, resets, and worlds that start episodes",
+    "stepping": "+ actions, reward, observations",
+    "task": "+ resets, and worlds that start episodes",
     "policy": "+ both networks",
     "training": "+ advantages and optimization: the whole iteration",
 }
@@ -49,9 +49,14 @@ class BenchCommand(Config):
     """Configuration whose worlds, networks and hyperparameters are measured."""
     engines: tuple[Literal["native", "mjx", "warp"], ...] = ("native", "mjx", "warp")
     """Engines to compare."""
-    layers: tuple[Literal["bare", "physics", "task", "policy", "training"], ...] = (
+    menus: tuple[Preset, ...] = ("none",)
+    """Randomization presets to compare."""
+    layers: tuple[
+        Literal["bare", "physics", "stepping", "task", "policy", "training"], ...
+    ] = (
         "bare",
         "physics",
+        "stepping",
         "task",
         "policy",
         "training",
@@ -71,6 +76,7 @@ class Row:
     """One measurement."""
 
     engine: str
+    menu: str
     layer: str
     worlds: int
     env_steps_per_second: float
@@ -79,7 +85,7 @@ class Row:
     def __str__(self):
         compiled = f"{self.compile_seconds:9.1f}" if self.compile_seconds else " " * 9
         return (
-            f"{self.engine:8} {self.layer:9} {self.worlds:7,}"
+            f"{self.engine:8} {self.menu:8} {self.layer:9} {self.worlds:7,}"
             f" {self.env_steps_per_second:12,.0f} {compiled}"
         )
 
@@ -109,22 +115,40 @@ def bench(command: BenchCommand) -> list[Row]:
     config = settings.config_of(command)
     _print_machine(config)
     print(
-        f"{'engine':8} {'layer':9} {'worlds':>7} {'env steps/s':>12} {'compile s':>9}"
+        f"{'engine':8} {'menu':8} {'layer':9} {'worlds':>7} {'env steps/s':>12} "
+        f"{'compile s':>9}"
     )
     rows = []
     for engine in command.engines:
-        engine_config = _worlds_of(engine, config, command.accelerated_envs)
-        for row in measure_engine(engine_config, command.layers, command.repeats):
-            print(row, flush=True)
-            rows.append(row)
-    by_name = {(row.engine, row.layer): row for row in rows}
-    if {("native", "bare"), ("native", "training")} <= by_name.keys():
-        bare = by_name["native", "bare"].env_steps_per_second
-        training = by_name["native", "training"].env_steps_per_second
-        print(f"training / bare Batch stepping on native: {training / bare:.0%}")
+        for menu in command.menus:
+            engine_config = _worlds_of(engine, config, command.accelerated_envs)
+            engine_config = replace(engine_config, **{"randomization.preset": menu})
+            for row in measure_engine(engine_config, command.layers, command.repeats):
+                print(row, flush=True)
+                rows.append(row)
+    _print_ratios(rows)
     for layer in command.layers:
         print(f"  {layer}: {LAYERS[layer]}")
     return rows
+
+
+def _print_ratios(rows: list[Row]) -> None:
+    """What rows of one run say together."""
+    pace = {(r.engine, r.menu, r.layer): r.env_steps_per_second for r in rows}
+    for (engine, menu, layer), training in pace.items():
+        if layer != "training":
+            continue
+        where, row = f"{engine}, {menu}", (engine, menu)
+        bare = pace.get((*row, "bare"))
+        if bare:
+            print(f"{where}: training / bare Batch stepping: {training / bare:.0%}")
+        stepping, task = pace.get((*row, "stepping")), pace.get((*row, "task"))
+        if stepping and task:
+            share = training * (1 / task - 1 / stepping)
+            print(f"{where}: resets take {share:.0%} of a training iteration")
+        without = pace.get((engine, "none", layer))
+        if without and menu != "none":
+            print(f"{where}: training / training without: {training / without:.0%}")
 
 
 def measure_engine(config: Config, layers: tuple[str, ...], repeats: int) -> list[Row]:
@@ -142,18 +166,17 @@ def measure_engine(config: Config, layers: tuple[str, ...], repeats: int) -> lis
     def act_by_policy(actors):
         return rollout.collect(worlds, agent, actors, 1, horizon)[0]
 
-    def act_randomly(state, key):
-        def step(state, key):
+    def act_randomly(state, key, step):
+        def act(state, key):
             shape = (config.num_envs, worlds.action_shape[0])
             action = jax.random.randint(key, shape, 0, worlds.action_shape[1])
-            return worlds.step(state, action)[0], None
+            return step(state, action)[0], None
 
-        return jax.lax.scan(step, state, jax.random.split(key, horizon))[0]
+        return jax.lax.scan(act, state, jax.random.split(key, horizon))[0]
 
     def run_engine(inputs):
-        timesteps = jnp.full(config.physics.substeps, config.physics.timestep)
-        step = jax.vmap(engine.step, (0, 0, 0, 0, None))
-        return jax.lax.map(lambda step_inputs: step(*step_inputs, timesteps), inputs)
+        step = jax.vmap(engine.step)
+        return jax.lax.map(lambda arguments: step(*arguments), inputs)
 
     record = jax.jit(lambda actors: _record(worlds, agent, actors, horizon))
     inputs = record(actors)
@@ -166,9 +189,15 @@ def measure_engine(config: Config, layers: tuple[str, ...], repeats: int) -> lis
         step_bare = partial(_step_bare, batch, inputs, config.physics.substeps)
         bare = _median_time(step_bare, repeats)
         rows.append(_row(config, "bare", bare, None))
+    key, env_step = jax.random.key(1), jax.vmap(env.step)
     for layer, function, arguments in (
         ("physics", run_engine, (inputs,)),
-        ("task", act_randomly, (actors.env_state, jax.random.key(1))),
+        (
+            "stepping",
+            partial(act_randomly, step=env_step),
+            (actors.env_state.worlds, key),
+        ),
+        ("task", partial(act_randomly, step=worlds.step), (actors.env_state, key)),
         ("policy", act_by_policy, (actors,)),
     ):
         if layer in layers:
@@ -184,22 +213,21 @@ def _record(worlds, agent, actors, horizon):
     """What the training worlds ask of the engine in one iteration.
 
     Returns:
-        Parameters, states, targets and forces, [horizon, num_envs, ...] each.
+        The arguments of ``Engine.step``, [horizon, num_envs, ...] each.
     """
 
     def step(actors, _):
         before = actors.env_state.worlds
         actors, experience, _ = rollout.collect(worlds, agent, actors, 1, 1)
         action = experience.transitions.action[0, 0]
-        targets, memory = jax.vmap(worlds.env.aim)(before, action)
-        return actors, (before.draw.parameters, before.physics, targets, memory.push)
+        return actors, jax.vmap(worlds.env.ask)(before, action)[0]
 
     return jax.lax.scan(step, actors, length=horizon)[1]
 
 
 def _step_bare(batch: Batch, inputs, substeps: int) -> None:
     """The physics that ``inputs`` ask for, with nothing around MuJoCo's ``Batch``."""
-    _, states, targets, _ = inputs
+    _, states, targets, *_ = inputs
     qpos, qvel, warmstart, ctrl = (
         np.asarray(x) for x in (states.qpos, states.qvel, states.warmstart, targets)
     )
@@ -242,7 +270,12 @@ def _training_row(
 def _row(config: Config, layer: str, seconds: float, compile_seconds) -> Row:
     env_steps = config.num_envs * config.ppo.horizon
     return Row(
-        config.engine, layer, config.num_envs, env_steps / seconds, compile_seconds
+        engine=config.engine,
+        menu=config.randomization.preset,
+        layer=layer,
+        worlds=config.num_envs,
+        env_steps_per_second=env_steps / seconds,
+        compile_seconds=compile_seconds,
     )
 
 

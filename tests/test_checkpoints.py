@@ -13,7 +13,15 @@ from mjx_dex.train import make_trainer
 
 @pytest.fixture(scope="module")
 def trainer(config):
-    return make_trainer(config)
+    """With all there is to save: the whole menu, and ranges that move all the time."""
+    changes = {
+        "randomization.preset": "extras",
+        "randomization.adaptive.enabled": True,
+        "randomization.adaptive.episodes": 1,
+        "randomization.adaptive.widen_at": 0.0,
+        "task.goal.seconds": 0.16,
+    }
+    return make_trainer(replace(config, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +71,7 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(trainer, key, tmp_path)
     resumed, metrics = iterate(trainer, restored(trainer, key, tmp_path), 2)
     jax.tree.map(np.testing.assert_array_equal, plain(resumed), plain(straight))
     jax.tree.map(np.testing.assert_array_equal, metrics, straight_metrics)
+    assert (resumed.actors.env_state.adaptive.levels > 0).any()
 
 
 def test_only_the_last_few_are_kept(trainer, key, tmp_path):

@@ -5,6 +5,8 @@ the present bound of its range. Where the policy does well at a bound, the bound
 out; where it fails, it moves in.
 """
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -88,9 +90,9 @@ class AdaptiveRanges:
             probe: [] as ``choose_probe`` returned it.
         """
         if not self.is_on:
-            return {name: _asked_for(name) for name in self._names}
+            return whole_ranges(self._names)
         effect, side = self._bounds[jnp.maximum(probe, 0)]
-        ranges = {name: _asked_for(name) for name in self._names if name in FIXED}
+        ranges = whole_ranges(set(self._names) & set(FIXED))
         for i, name in enumerate(self._adapted):
             low, high = -state.levels[i, 0], state.levels[i, 1]
             probed = (probe != NO_PROBE) & (effect == i)
@@ -140,5 +142,9 @@ class AdaptiveRanges:
         return {name: state.levels[i] for i, name in enumerate(self._adapted)}
 
 
-def _asked_for(name: str) -> Range:
-    return Range.whole() if name in TWO_SIDED else Range.full_strength()
+def whole_ranges(names: Iterable[str]) -> dict[str, Range]:
+    """What to draw effects from where nothing adapts: all that was asked for."""
+    return {
+        name: Range.whole() if name in TWO_SIDED else Range.full_strength()
+        for name in names
+    }

@@ -161,8 +161,9 @@ class BankedEnvironments:
         adaptive: AdaptiveState,
     ):
         """Move episodes that got started into the bank, and begin others for them."""
-        starting = jax.vmap(self.env.renew, (0, None))(moved, adaptive)
-        started = jax.vmap(self.env.is_started)(starting)
+        lost = jax.vmap(self.env.is_lost)(moved)
+        starting = moved.replace(episode_steps=moved.episode_steps + 1)
+        started = ~lost & jax.vmap(self.env.is_started)(starting)
         slots = (stored + jnp.cumsum(started) - 1) % self._size
         # A slot beyond the end is out of bounds, so that mode="drop" skips it.
         slots = jnp.where(started, slots, self._size)
@@ -171,7 +172,7 @@ class BankedEnvironments:
         )
         keys = jax.vmap(lambda key: jax.random.split(key)[0])(starting.key)
         begun = jax.vmap(self.env.begin, (0, None))(keys, adaptive)
-        starting = _where(started, begun, starting)
+        starting = _where(lost | started, begun, starting)
         return ready, starting, stored + started.sum()
 
 

@@ -89,7 +89,9 @@ class HandEnv:
 
         def start_step(state):
             moved, _ = self.act(state, self.random_action(state))
-            return self.renew(moved, adaptive)
+            again = self.begin(jax.random.split(state.key)[1], adaptive)
+            older = moved.replace(episode_steps=moved.episode_steps + 1)
+            return _where(self.is_lost(moved), again, older)
 
         begun = self.begin(key, adaptive)
         state = jax.lax.while_loop(
@@ -118,6 +120,17 @@ class HandEnv:
             The state with new physics and effect memory, and [] int32: contacts or
             constraints lost to full buffers.
         """
+        arguments, memory = self.ask(state, action)
+        physics, lost = self._engine.step(*arguments)
+        return state.replace(physics=physics, memory=memory), lost
+
+    def ask(self, state: EnvState, action: jax.Array) -> tuple[tuple, EffectMemory]:
+        """What an action [20] of bins asks of the engine, and new memory.
+
+        Returns:
+            The arguments of ``Engine.step``: parameters, physics state, actuator
+            targets, force on the object, lengths of the physics steps.
+        """
         config, draw = self._config.physics, state.draw
         targets, memory = self.aim(state, action)
         timestep, memory = self._menu.apply(
@@ -127,14 +140,8 @@ class HandEnv:
         force, memory = self._menu.apply(
             "random_push", state.key, memory.push, draw, memory, mass=mass
         )
-        physics, lost = self._engine.step(
-            draw.parameters,
-            state.physics,
-            targets,
-            force,
-            jnp.full(config.substeps, timestep),
-        )
-        return state.replace(physics=physics, memory=memory), lost
+        timesteps = jnp.full(config.substeps, timestep)
+        return (draw.parameters, state.physics, targets, force, timesteps), memory
 
     def aim(self, state: EnvState, action: jax.Array) -> tuple[jax.Array, EffectMemory]:
         """Actuator targets [20] [rad] for an action [20] of bins, and new memory."""
@@ -249,12 +256,9 @@ class HandEnv:
         key = jax.random.fold_in(state.key, state.episode_steps)
         return jax.random.randint(key, (NUM_ACTIONS,), 0, self._task.action_bins)
 
-    def renew(self, moved: EnvState, adaptive: AdaptiveState) -> EnvState:
-        """Count a starting world's step, or begin it anew if the object was dropped."""
-        lost = ~_is_finite(moved.physics) | self._is_below_hand(moved.physics)
-        older = moved.replace(episode_steps=moved.episode_steps + 1)
-        begun = self.begin(jax.random.split(moved.key)[1], adaptive)
-        return _where(lost, begun, older)
+    def is_lost(self, moved: EnvState) -> jax.Array:
+        """[] bool: a starting world dropped its object or blew up."""
+        return ~_is_finite(moved.physics) | self._is_below_hand(moved.physics)
 
     def is_started(self, state: EnvState) -> jax.Array:
         """[] bool: a starting world has had all its random actions."""
