@@ -240,6 +240,13 @@ class AdaptiveConfig:
     limit: float = 1.0
     """Widest range, as a share of the range asked for."""
 
+    def __post_init__(self):
+        if self.narrow_at > self.widen_at:
+            raise ValueError(
+                f"randomization.adaptive.narrow_at ({self.narrow_at}) must not exceed "
+                f"randomization.adaptive.widen_at ({self.widen_at})"
+            )
+
 
 @dataclass(frozen=True)
 class RandomizationConfig:

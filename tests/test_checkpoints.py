@@ -19,6 +19,7 @@ def trainer(config):
         "randomization.adaptive.enabled": True,
         "randomization.adaptive.episodes": 1,
         "randomization.adaptive.widen_at": 0.0,
+        "randomization.adaptive.narrow_at": 0.0,
         "task.goal.seconds": 0.16,
     }
     return make_trainer(replace(config, **changes))

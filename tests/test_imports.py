@@ -15,6 +15,15 @@ ALLOWED = {
     "rotations": set(),
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics"},
+    "randomization": {
+        "config",
+        "types",
+        "rotations",
+        "hand",
+        "physics",
+        "randomization",
+        "settings",  # its command
+    },
     "task": {
         "config",
         "types",

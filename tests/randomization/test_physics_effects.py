@@ -144,18 +144,17 @@ def test_block_slides_down_slopes_steeper_than_its_friction(simulate, hand, rest
 
 @pytest.mark.parametrize("name", ["link_mass", "joint_damping", "actuator_gain"])
 def test_hand_moves_as_in_a_model_edited_by_hand(simulate, hand, name):
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(1)
     shape = getattr(physics.nominal_draw(hand), name).shape
-    factors = random.uniform(0.4, 2.0, (WORLDS, *shape))
+    factors = random.uniform(0.4, 4.0 if name == "link_mass" else 2.0, (WORLDS, *shape))
     factors[0] = 1.0
+    # Half open, so that fingers do not touch; targets that ask for less than all of the
+    # actuators' forces.
     start = block_at(hand, AWAY)
-    start[:24] = hand.rest_angles
-    reach = 0.35 * np.ptp(hand.ctrl_range, axis=1)
-    if name == "actuator_gain":
-        # Within the limits of the actuators' forces.
-        force = hand.model.actuator_forcerange[:, 1]
-        reach = 0.7 * force / hand.model.actuator_gainprm[:, 0]
-    ctrl = hand.ctrl_range.mean(1) + random.uniform(-1, 1, (5, 20)) * reach
+    start[:24] = 0.3 * hand.rest_angles
+    force = hand.model.actuator_forcerange[:, 1]
+    reach = 0.7 * force / hand.model.actuator_gainprm[:, 0]
+    ctrl = hand.actuator_joints @ start[:24] + random.uniform(-reach, reach, (5, 20))
     draws = make_draws(hand, **{name: factors})
     qpos, _ = simulate(draws, start, 5, ctrl)
     nominal, _ = by_mujoco(hand.model, start, 5, ctrl)
@@ -165,12 +164,12 @@ def test_hand_moves_as_in_a_model_edited_by_hand(simulate, hand, name):
         expected, _ = by_mujoco(model, start, 5, ctrl)
         error = np.abs(qpos[:, world, :24] - expected[:, :24]).max()
         print(f"{name} in world {world}: largest joint error {error:.1e} rad")
-        assert error < 2e-4
+        assert error < 1e-4
         effects.append(np.abs(expected - nominal)[:, :24].max(0))
     # Far more than the error: of damping and gain in each joint, of masses in some.
     effect = np.max(effects, 0)
     assert effect.max() > 2e-2
-    assert name == "link_mass" or effect.min() > 5e-4
+    assert name == "link_mass" or effect.min() > 1e-3
 
 
 def test_wrist_carries_the_weight_of_the_links_drawn(simulate, hand):
