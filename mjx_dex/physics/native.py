@@ -12,7 +12,11 @@ from mujoco.batch import Batch
 
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
-from mjx_dex.physics.engine import initial_state, nominal_parameters
+from mjx_dex.physics.engine import (
+    PARAMETER_FIELDS,
+    initial_state,
+    nominal_parameters,
+)
 from mjx_dex.types import PhysicsParameters, PhysicsState
 
 BUFFER_WARNINGS = (
@@ -32,7 +36,7 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, hand: Hand, config: PhysicsConfig):
-        self._model = copy.copy(hand.model)
+        self._model = _rounded(hand.model)
         # A world that blows up must be seen, counted and reset by the task, as on the
         # other engines; MuJoCo's C engine would silently put it back to qpos0.
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
@@ -149,6 +153,18 @@ class _Worlds:
 def _primary(parameters: PhysicsParameters) -> dict[str, jax.Array]:
     """The parameters by name, without those that MuJoCo derives itself."""
     return {name: x for name, x in vars(parameters).items() if name != "derived"}
+
+
+def _rounded(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy whose parameters are the float32 ones that every engine is given.
+
+    A world that was never given others then equals one that got them back, bit for bit.
+    """
+    model = copy.copy(model)
+    for value in (model.opt.gravity, *(getattr(model, n) for n in PARAMETER_FIELDS)):
+        value[:] = np.float32(value)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
 def _model_value(model: mujoco.MjModel, name: str) -> np.ndarray:

@@ -185,11 +185,13 @@ def control_range(
 ) -> jax.Array:
     """[20, 2] range of each actuator's targets [rad], moved as its joints' limits are.
 
-    A coupled actuator's range moves by the sum of its two joints'.
+    A coupled actuator's range moves by the sum of its two joints'. Like limits, the
+    ends of a range never cross.
     """
     shift = parameters.jnt_range - nominal.parameters.jnt_range
     shift = jnp.asarray(hand.actuator_joints) @ shift[:NUM_JOINTS]
-    return jnp.asarray(hand.ctrl_range, jnp.float32) + shift
+    moved = jnp.asarray(hand.ctrl_range, jnp.float32) + shift
+    return _at_least_apart(moved, NARROWEST_RANGE)
 
 
 def _match_object_inertia(

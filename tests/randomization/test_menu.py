@@ -211,6 +211,15 @@ def test_limits_never_cross(draws):
     assert (limits[..., 1] - limits[..., 0] >= 0.05 - 1e-5).all()
 
 
+def test_ranges_of_targets_never_turn_inside_out(hand, draws, nominal):
+    ranges = jax.vmap(lambda p: physics.control_range(p, nominal, hand))(
+        draws.parameters
+    )
+    width = np.asarray(ranges)[..., 1] - np.asarray(ranges)[..., 0]
+    assert width.shape == (DRAWS, 20)
+    assert (width >= 0.05 - 1e-5).all()
+
+
 # --- signal effects: (key, value, draw, memory) -> (value, memory) ---
 
 

@@ -146,7 +146,9 @@ def test_block_slides_down_slopes_steeper_than_its_friction(simulate, hand, rest
 def test_hand_moves_as_in_a_model_edited_by_hand(simulate, hand, name):
     random = np.random.default_rng(1)
     shape = getattr(physics.nominal_draw(hand), name).shape
-    factors = random.uniform(0.4, 4.0 if name == "link_mass" else 2.0, (WORLDS, *shape))
+    # Masses far out, where constants that MuJoCo derives from them tell.
+    largest = 4.0 if name == "link_mass" else 2.0
+    factors = random.uniform(0.4, largest, (WORLDS, *shape))
     factors[0] = 1.0
     # Half open, so that fingers do not touch; targets that ask for less than all of the
     # actuators' forces.
@@ -164,9 +166,9 @@ def test_hand_moves_as_in_a_model_edited_by_hand(simulate, hand, name):
         expected, _ = by_mujoco(model, start, 5, ctrl)
         error = np.abs(qpos[:, world, :24] - expected[:, :24]).max()
         print(f"{name} in world {world}: largest joint error {error:.1e} rad")
-        assert error < 1e-4
+        assert error < 5e-5
         effects.append(np.abs(expected - nominal)[:, :24].max(0))
-    # Far more than the error: of damping and gain in each joint, of masses in some.
+    # Damping and gain must tell in every joint, masses in some, by far more than that.
     effect = np.max(effects, 0)
     assert effect.max() > 2e-2
     assert name == "link_mass" or effect.min() > 1e-3
@@ -313,7 +315,7 @@ def test_an_episodes_draw_leaves_no_trace_in_the_next(simulate, hand, resting):
         for draws in (make_draws(hand), everything_drawn(hand), make_draws(hand))
     )
     assert (np.abs(drawn - first).max((0, 2)) > 0.01).all()
-    np.testing.assert_allclose(again, first, atol=1e-5)
+    np.testing.assert_array_equal(again, first)
 
 
 def test_worlds_of_a_batch_do_not_mix(simulate, hand, resting):
