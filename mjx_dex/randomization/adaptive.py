@@ -33,7 +33,8 @@ NO_PROBE = -1
 
 @struct.dataclass
 class AdaptiveState:
-    """What is known of each bound; rows are effects, columns lower and upper bound."""
+    """What is known of each bound; rows are all ``EFFECTS``, whether they are on or
+    not, columns lower and upper bound."""
 
     levels: jax.Array
     """[effects, 2] each bound's distance from nominal, 1 being the one asked for."""
@@ -54,10 +55,12 @@ class AdaptiveRanges:
     def __init__(self, enabled: frozenset[str], config: AdaptiveConfig):
         self._config = config
         self._names = [name for name in EFFECTS if name in enabled]
-        self._adapted = [name for name in self._names if name not in FIXED]
+        self._rows = {name: EFFECTS.index(name) for name in self._names}
+        for name in FIXED:
+            self._rows.pop(name, None)
         bounds = [
-            (i, side)
-            for i, name in enumerate(self._adapted)
+            (row, side)
+            for name, row in self._rows.items()
             for side in (0, 1)
             if side == 1 or name in TWO_SIDED
         ]
@@ -66,11 +69,11 @@ class AdaptiveRanges:
     @property
     def is_on(self) -> bool:
         """Whether ranges move at all."""
-        return self._config.enabled and bool(self._adapted)
+        return self._config.enabled and bool(self._rows)
 
     def init(self) -> AdaptiveState:
         """No randomization."""
-        zeros = jnp.zeros((len(self._adapted), 2))
+        zeros = jnp.zeros((len(EFFECTS), 2))
         return AdaptiveState(zeros, zeros, zeros)
 
     def choose_probe(self, key: jax.Array) -> jax.Array:
@@ -93,9 +96,9 @@ class AdaptiveRanges:
             return whole_ranges(self._names)
         effect, side = self._bounds[jnp.maximum(probe, 0)]
         ranges = whole_ranges(set(self._names) & set(FIXED))
-        for i, name in enumerate(self._adapted):
-            low, high = -state.levels[i, 0], state.levels[i, 1]
-            probed = (probe != NO_PROBE) & (effect == i)
+        for name, row in self._rows.items():
+            low, high = -state.levels[row, 0], state.levels[row, 1]
+            probed = (probe != NO_PROBE) & (effect == row)
             ranges[name] = Range(
                 low=jnp.where(probed & (side == 1), high, low),
                 high=jnp.where(probed & (side == 0), low, high),
@@ -139,7 +142,7 @@ class AdaptiveRanges:
 
     def named_levels(self, state: AdaptiveState) -> dict[str, jax.Array]:
         """[2] lower and upper level of each adapted effect, by name."""
-        return {name: state.levels[i] for i, name in enumerate(self._adapted)}
+        return {name: state.levels[row] for name, row in self._rows.items()}
 
 
 def whole_ranges(names: Iterable[str]) -> dict[str, Range]:

@@ -15,7 +15,7 @@ from mjx_dex.hand.model import NAIL_BOXES, NUM_JOINTS
 from mjx_dex.types import Scene
 
 BISECTIONS = 10
-"""Halvings of a finger's segment: a thousandth of its 25 mm at most is left."""
+"""Halvings of a finger's segment, 45 mm at most: 0.02 mm off at worst."""
 
 
 class NailBoxes:
