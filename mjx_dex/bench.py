@@ -7,307 +7,149 @@ absolute figures from another machine or another minute do not.
 import dataclasses
 import json
 import platform
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import jax
+import matplotlib
 import mujoco
 import numpy as np
-from mujoco.batch import Batch
 
-from mjx_dex import settings
-from mjx_dex.config import Config, Preset, replace
-from mjx_dex.hand import Hand, build_hand
-from mjx_dex.learning import Learner, Trainer, rollout
-from mjx_dex.physics import make_engine
-from mjx_dex.physics.contacts import measure_contacts
+from mjx_dex import costs, settings
+from mjx_dex.config import Config, Preset
+from mjx_dex.costs import LAYERS, Engine, Layer, Row
 from mjx_dex.physics.native import available_cores
-from mjx_dex.task import BankedEnvironments, HandEnv
+from mjx_dex.task import with_buffers
 from mjx_dex.train import set_up_process
 
-LAYERS = {
-    "bare": "mujoco.batch.Batch stepped from NumPy, the same states and targets",
-    "physics": "the engine alone",
-    "stepping": "+ actions, reward, observations",
-    "task": "+ resets, and worlds that start episodes",
-    "policy": "+ both networks",
-    "training": "+ advantages and optimization: the whole iteration",
-}
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+GROWING: tuple[Layer, ...] = ("physics", "training")
+"""Layers that are measured at every number of worlds; the others at the first only."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured unless the command line says otherwise."""
+
+    config: str
+    engines: tuple[Engine, ...]
+    envs: dict[str, tuple[int, ...]]
+    """Numbers of worlds of each engine."""
+    layers: dict[str, tuple[Layer, ...]]
+    """Of each engine, at its first number of worlds."""
+    minutes: float
+
+
+ON_CPU = Plan(
+    config="quickstart",
+    engines=("native", "mjx", "warp"),
+    # There mjx and warp are slow, and gain nothing from more worlds.
+    envs={"native": (512, 128, 2048), "mjx": (32, 128), "warp": (32, 128)},
+    layers={"native": tuple(LAYERS), "mjx": GROWING, "warp": GROWING},
+    minutes=4.5,
+)
+ON_ACCELERATOR = Plan(
+    config="single_gpu",
+    engines=("warp", "mjx"),
+    envs=dict.fromkeys(
+        ("warp", "mjx", "native"), (8192, 32768, 1024, 16384, 4096, 65536)
+    ),
+    layers=dict.fromkeys(("warp", "mjx", "native"), tuple(LAYERS)),
+    minutes=7.5,
+)
 
 
 @dataclass(frozen=True)
 class BenchCommand(Config):
-    """Options of the command itself, beside the configuration's."""
+    """Options of the command itself, beside the configuration's. What is not given
+    suits JAX's device."""
 
-    config: str = "quickstart"
+    config: str | None = None
     """Configuration whose worlds, networks and hyperparameters are measured."""
-    engines: tuple[Literal["native", "mjx", "warp"], ...] = ("native", "mjx", "warp")
+    engines: tuple[Engine, ...] = ()
     """Engines to compare."""
     menus: tuple[Preset, ...] = ("none",)
     """Randomization presets to compare."""
-    layers: tuple[
-        Literal["bare", "physics", "stepping", "task", "policy", "training"], ...
-    ] = (
-        "bare",
-        "physics",
-        "stepping",
-        "task",
-        "policy",
-        "training",
-    )
+    layers: tuple[Layer, ...] = ()
     """Rows to measure of each engine; 'bare' is of native alone."""
-    accelerated_envs: int = 32
-    """Worlds on mjx and warp where JAX runs on a CPU, in place of num_envs, with a bank
-    in proportion: there they are slow, and gain nothing from more."""
+    envs: tuple[int, ...] = ()
+    """Numbers of worlds: all layers are measured at the first, physics and training at
+    the others. The bank of started episodes grows along."""
     repeats: int = 5
     """Timed runs of each row; the median is printed."""
-    json: Path | None = None
-    """Write the table to this file, too."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement."""
-
-    engine: str
-    menu: str
-    layer: str
-    worlds: int
-    env_steps_per_second: float
-    compile_seconds: float | None
-
-    def __str__(self):
-        compiled = f"{self.compile_seconds:9.1f}" if self.compile_seconds else " " * 9
-        return (
-            f"{self.engine:8} {self.menu:8} {self.layer:9} {self.worlds:7,}"
-            f" {self.env_steps_per_second:12,.0f} {compiled}"
-        )
+    max_minutes: float | None = None
+    """Rows that would not be done by then are left out, and said to be."""
+    json: Path = Path("bench.json")
+    """The table is saved to this file."""
+    plot: Path = Path("bench.png")
+    """And drawn, over the number of worlds, to this one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    started = time.monotonic()
     set_up_process()
+    # What was compiled before would not show what compiling takes.
+    jax.config.update("jax_enable_compilation_cache", False)
     arguments = sys.argv[1:] if arguments is None else arguments
+    plan = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
     try:
-        base = settings.load(
-            settings.early_option(arguments, "--config") or "quickstart"
-        )
+        base = settings.early_option(arguments, "--config") or plan.config
         command = settings.from_command_line(
-            BenchCommand, base, arguments, description=__doc__
+            BenchCommand, settings.load(base), arguments, description=__doc__
         )
-        rows = bench(command)
+        rows = bench(command, plan, started)
+        command.json.write_text(json.dumps([dataclasses.asdict(r) for r in rows]))
+        plot(rows, command.plot)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if command.json:
-        command.json.write_text(json.dumps([dataclasses.asdict(r) for r in rows]))
+    print(f"saved {command.json} and {command.plot}")
     return 0
 
 
-def bench(command: BenchCommand) -> list[Row]:
-    """Measure and print every row."""
+def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
+    """Measure and print every row that there is time for."""
     config = settings.config_of(command)
+    minutes = plan.minutes if command.max_minutes is None else command.max_minutes
+    deadline = started + 60 * minutes
     _print_machine(config)
-    print(
-        f"{'engine':8} {'menu':8} {'layer':9} {'worlds':>7} {'env steps/s':>12} "
-        f"{'compile s':>9}"
-    )
-    rows = []
-    for engine in command.engines:
-        for menu in command.menus:
-            engine_config = _worlds_of(engine, config, command.accelerated_envs)
-            engine_config = replace(engine_config, **{"randomization.preset": menu})
-            for row in measure_engine(engine_config, command.layers, command.repeats):
-                print(row, flush=True)
-                rows.append(row)
+    print(costs.HEADER)
+    rows, left_out, longest = [], [], {}
+    for engine, envs, menu, layers in _jobs(command, plan):
+        begun = time.monotonic()
+        if begun + longest.get(engine, 0.0) > deadline:
+            left_out.append(f"{engine} {menu} {envs}")
+            continue
+        scaled = with_buffers(costs.with_worlds(config, engine, envs, menu))
+        for row in costs.measure(scaled, layers, command.repeats):
+            print(row, flush=True)
+            rows.append(row)
+        longest[engine] = max(longest.get(engine, 0.0), time.monotonic() - begun)
+    if left_out:
+        print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
     _print_ratios(rows)
-    for layer in command.layers:
+    _print_memory(rows)
+    for layer in dict.fromkeys(row.layer for row in rows):
         print(f"  {layer}: {LAYERS[layer]}")
     return rows
 
 
-def _print_ratios(rows: list[Row]) -> None:
-    """What rows of one run say together."""
-    pace = {(r.engine, r.menu, r.layer): r.env_steps_per_second for r in rows}
-    for (engine, menu, layer), training in pace.items():
-        if layer != "training":
-            continue
-        where, row = f"{engine}, {menu}", (engine, menu)
-        bare = pace.get((*row, "bare"))
-        if bare:
-            print(f"{where}: training / bare Batch stepping: {training / bare:.0%}")
-        stepping, task = pace.get((*row, "stepping")), pace.get((*row, "task"))
-        if stepping and task:
-            share = training * (1 / task - 1 / stepping)
-            print(f"{where}: resets take {share:.0%} of a training iteration")
-        without = pace.get((engine, "none", layer))
-        if without and menu != "none":
-            print(f"{where}: training / training without: {training / without:.0%}")
-
-
-def measure_engine(config: Config, layers: tuple[str, ...], repeats: int) -> list[Row]:
-    """Rows of one engine, inner layers first, on the same worlds."""
-    hand = build_hand(config.hand, config.object, config.physics)
-    engine = make_engine(config.engine, hand, config.physics)
-    env = HandEnv(hand, engine, config)
-    worlds = BankedEnvironments(env, config.num_envs, config.bank)
-    trainer = Trainer(worlds, config.network, config.ppo, jax.local_devices()[:1])
-    learner = trainer.init(jax.random.key(config.seed))
-    agent = trainer.agent(learner)
-    actors = jax.tree.map(lambda x: x[0], learner.actors)
-    horizon = config.ppo.horizon
-
-    def act_by_policy(actors):
-        return rollout.collect(worlds, agent, actors, 1, horizon)[0]
-
-    def act_randomly(state, key, step):
-        def act(state, key):
-            shape = (config.num_envs, worlds.action_shape[0])
-            action = jax.random.randint(key, shape, 0, worlds.action_shape[1])
-            return step(state, action)[0], None
-
-        return jax.lax.scan(act, state, jax.random.split(key, horizon))[0]
-
-    def run_engine(inputs):
-        step = jax.vmap(engine.step)
-        return jax.lax.map(lambda arguments: step(*arguments), inputs)
-
-    record = jax.jit(lambda actors: _record(worlds, agent, actors, horizon))
-    inputs = record(actors)
-    _print_contacts(config, hand, inputs)
-    rows = []
-    if config.engine == "native" and "bare" in layers:
-        batch = Batch(
-            hand.model, config.num_envs, config.physics.threads or available_cores()
-        )
-        step_bare = partial(_step_bare, batch, inputs, config.physics.substeps)
-        bare = _median_time(step_bare, repeats)
-        rows.append(_row(config, "bare", bare, None))
-    key, env_step = jax.random.key(1), jax.vmap(env.step)
-    for layer, function, arguments in (
-        ("physics", run_engine, (inputs,)),
-        (
-            "stepping",
-            partial(act_randomly, step=env_step),
-            (actors.env_state.worlds, key),
-        ),
-        ("task", partial(act_randomly, step=worlds.step), (actors.env_state, key)),
-        ("policy", act_by_policy, (actors,)),
-    ):
-        if layer in layers:
-            compiled, compile_seconds = _compile(function, *arguments)
-            seconds = _median_time(partial(compiled, *arguments), repeats)
-            rows.append(_row(config, layer, seconds, compile_seconds))
-    if "training" in layers:
-        rows.append(_training_row(config, trainer, learner, repeats))
-    return rows
-
-
-def _record(worlds, agent, actors, horizon):
-    """What the training worlds ask of the engine in one iteration.
-
-    Returns:
-        The arguments of ``Engine.step``, [horizon, num_envs, ...] each.
-    """
-
-    def step(actors, _):
-        before = actors.env_state.worlds
-        actors, experience, _ = rollout.collect(worlds, agent, actors, 1, 1)
-        action = experience.transitions.action[0, 0]
-        return actors, jax.vmap(worlds.env.ask)(before, action)[0]
-
-    return jax.lax.scan(step, actors, length=horizon)[1]
-
-
-def _step_bare(batch: Batch, inputs, substeps: int) -> None:
-    """The physics that ``inputs`` ask for, with nothing around MuJoCo's ``Batch``."""
-    _, states, targets, *_ = inputs
-    qpos, qvel, warmstart, ctrl = (
-        np.asarray(x) for x in (states.qpos, states.qvel, states.warmstart, targets)
-    )
-    for k in range(len(ctrl)):
-        batch.qpos, batch.qvel = qpos[k], qvel[k]
-        batch.qacc_warmstart, batch.ctrl = warmstart[k], ctrl[k]
-        batch.step(nstep=substeps)
-
-
-def _print_contacts(config: Config, hand: Hand, inputs) -> None:
-    physics = inputs[1]
-    qpos, qvel = (
-        np.asarray(x).reshape(-1, x.shape[-1]) for x in (physics.qpos, physics.qvel)
-    )
-    contacts = measure_contacts(hand.model, qpos, qvel)
-    print(
-        f"{config.engine}: {contacts} (buffers: {config.physics.max_contacts}, "
-        f"{config.physics.max_constraints})"
-    )
-
-
-def _training_row(
-    config: Config, trainer: Trainer, learner: Learner, repeats: int
-) -> Row:
-    """Whole iterations, one after another: each gives its buffers to the next."""
-    begun = time.perf_counter()
-    learner, metrics = trainer.iterate(learner)
-    jax.block_until_ready(metrics)
-    first = time.perf_counter() - begun
-    times = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        learner, metrics = trainer.iterate(learner)
-        jax.block_until_ready((learner.parameters, metrics))
-        times.append(time.perf_counter() - begun)
-    seconds = statistics.median(times)
-    return _row(config, "training", seconds, first - seconds)
-
-
-def _row(config: Config, layer: str, seconds: float, compile_seconds) -> Row:
-    env_steps = config.num_envs * config.ppo.horizon
-    return Row(
-        engine=config.engine,
-        menu=config.randomization.preset,
-        layer=layer,
-        worlds=config.num_envs,
-        env_steps_per_second=env_steps / seconds,
-        compile_seconds=compile_seconds,
-    )
-
-
-def _compile(function: Callable, *arguments) -> tuple[Callable, float]:
-    begun = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
-    return compiled, time.perf_counter() - begun
-
-
-def _median_time(call: Callable, repeats: int) -> float:
-    """Median seconds of ``call``, after one call that is not timed."""
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times)
-
-
-def _worlds_of(engine: str, config: Config, accelerated_envs: int) -> Config:
-    """The configuration for one engine: fewer worlds where that engine is slow."""
-    config = dataclasses.replace(config, engine=engine)
-    if engine == "native" or jax.default_backend() != "cpu":
-        return config
-    share = accelerated_envs / config.num_envs
-    # In proportion, so that starting episodes takes the same part of the time.
-    bank = {
-        f"bank.{name}": max(1, round(share * getattr(config.bank, name)))
-        for name in ("size", "starting")
-    }
-    return replace(config, num_envs=accelerated_envs, **bank)
+def _jobs(command: BenchCommand, plan: Plan) -> list[tuple]:
+    """(engine, worlds, menu, layers), the most telling ones first."""
+    jobs = []
+    for engine in command.engines or plan.engines:
+        layers = command.layers or plan.layers[engine]
+        for k, envs in enumerate(command.envs or plan.envs[engine]):
+            growing = tuple(layer for layer in layers if layer in GROWING)
+            for menu in command.menus:
+                jobs.append((k, engine, envs, menu, growing if k else layers))
+    jobs.sort(key=lambda job: job[0])
+    return [job[1:] for job in jobs]
 
 
 def _print_machine(config: Config) -> None:
@@ -317,12 +159,75 @@ def _print_machine(config: Config) -> None:
         f"MuJoCo {mujoco.__version__}, Python {platform.python_version()}, "
         f"{available_cores()} CPU cores"
     )
+    physics, network = config.physics, config.network
     print(
-        f"one env step = {config.physics.substeps} x "
-        f"{1000 * config.physics.timestep:g} ms of physics; "
-        f"policy {config.network.policy_memory} "
-        f"{config.network.hidden}-{config.network.memory}"
+        f"one env step = {physics.substeps} x {1000 * physics.timestep:g} ms of "
+        f"physics, at most {physics.iterations} Newton iterations; policy "
+        f"{network.policy_memory} {network.hidden}-{network.memory}"
     )
+
+
+def _print_ratios(rows: list[Row]) -> None:
+    """What rows of one run say together."""
+    pace = {(r.engine, r.worlds, r.menu, r.layer): r.env_steps_per_second for r in rows}
+    for (engine, worlds, menu, layer), training in pace.items():
+        if layer != "training":
+            continue
+        where = f"{engine}, {menu}, {worlds} worlds"
+
+        def of(layer, menu=menu, engine=engine, worlds=worlds):
+            return pace.get((engine, worlds, menu, layer))
+
+        if of("bare"):
+            print(
+                f"{where}: training / bare Batch stepping: {training / of('bare'):.0%}"
+            )
+        if of("stepping") and of("task"):
+            share = training * (1 / of("task") - 1 / of("stepping"))
+            print(f"{where}: resets take {share:.0%} of a training iteration")
+        if of("training", "none") and menu != "none":
+            share = training / of("training", "none")
+            print(f"{where}: training / training without: {share:.0%}")
+
+
+def _print_memory(rows: list[Row]) -> None:
+    """Memory of a training iteration grows in proportion to the number of worlds."""
+    for engine, menu in dict.fromkeys((row.engine, row.menu) for row in rows):
+        known = sorted(
+            (row.worlds, row.memory_bytes)
+            for row in rows
+            if (row.engine, row.menu, row.layer) == (engine, menu, "training")
+        )
+        if len(known) > 1:
+            fixed, each = costs.memory_line(known[0], known[-1])
+            print(
+                f"{engine}, {menu}: training needs {fixed / 2**20:,.0f} MiB + "
+                f"{each / 2**10:,.0f} KiB for each world"
+            )
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Draw pace and memory over the number of worlds."""
+    figure, (pace, memory) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for engine, menu in dict.fromkeys((row.engine, row.menu) for row in rows):
+        for layer, style in zip(GROWING, ("o--", "o-"), strict=True):
+            chosen = sorted(
+                (row.worlds, row.env_steps_per_second, row.memory_bytes / 2**20)
+                for row in rows
+                if (row.engine, row.menu, row.layer) == (engine, menu, layer)
+            )
+            if chosen:
+                worlds, paces, sizes = np.array(chosen).T
+                pace.loglog(worlds, paces, style, label=f"{engine}, {menu}: {layer}")
+                memory.loglog(worlds, sizes, style)
+    pace.set(xlabel="worlds", ylabel="environment steps per second")
+    memory.set(xlabel="worlds", ylabel="memory of the compiled program [MiB]")
+    for axis in (pace, memory):
+        axis.grid(alpha=0.3)
+    if pace.lines:
+        pace.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -52,10 +52,12 @@ class PhysicsConfig:
     """At most so many line-search iterations in one Newton iteration."""
     threads: int = 0
     """Threads of the native engine; 0 takes one for each CPU core."""
-    max_contacts: int = 24
-    """Contacts a world can hold on warp and mjx; more are dropped and counted."""
-    max_constraints: int = 300
-    """Constraint rows a world can hold on warp; more are dropped and counted."""
+    max_contacts: int | None = None
+    """Contacts a world can hold on warp and mjx; more are dropped and counted. None:
+    half more than are seen when this configuration is played at random."""
+    max_constraints: int | None = None
+    """Constraint rows a world can hold on warp; more are dropped and counted. None: as
+    above."""
 
     @property
     def control_period(self) -> float:
@@ -294,7 +296,10 @@ class RandomizationConfig:
 
 @dataclass(frozen=True)
 class BankConfig:
-    """The bank of started episodes that feeds resets (see ``task/bank.py``)."""
+    """The bank of started episodes that feeds resets (see ``task/bank.py``).
+
+    Both are over all devices, as ``num_envs`` is.
+    """
 
     size: int = 256
     """Started episodes held ready."""
@@ -349,6 +354,9 @@ class PPOConfig:
     minibatches: int = 8
     """Minibatches in one iteration. They are cut from random orders of all chunks,
     one order after another, so that no chunk is seen twice before all were once."""
+    accumulation: int = 1
+    """Parts in which a minibatch's gradient is computed, one after another: the same
+    step in less memory."""
 
     def __post_init__(self):
         for name in ("horizon", "minibatch_size"):
@@ -357,6 +365,12 @@ class PPOConfig:
                     f"ppo.{name} ({getattr(self, name)}) must be a multiple of "
                     f"ppo.chunk ({self.chunk})"
                 )
+        if self.minibatch_size // self.chunk % self.accumulation:
+            raise ValueError(
+                f"ppo.minibatch_size ({self.minibatch_size}) must be a multiple of "
+                f"ppo.chunk times ppo.accumulation ({self.chunk} x "
+                f"{self.accumulation})"
+            )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from mjx_dex.config import Config, replace
 from mjx_dex.learning import distributions
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
-from mjx_dex.task import BankedEnvironments, make_env
+from mjx_dex.physics import choose_engine
+from mjx_dex.task import BankedEnvironments, make_env, with_buffers
 from mjx_dex.train import make_trainer, set_up_process
 
 
@@ -83,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def evaluate_run(run: Path, base: Config, command: EvaluateCommand) -> Result:
     """Evaluate the latest checkpoint of a run."""
-    trainer = make_trainer(base)
+    # Only what it learned is asked of it; its own engine may not run here.
+    trainer = make_trainer(replace(base, engine="native"))
     key = jax.random.key(base.seed)
     if command.untrained:
         learner = trainer.init(key)
@@ -97,7 +99,7 @@ def evaluate_run(run: Path, base: Config, command: EvaluateCommand) -> Result:
         "task.goal.narrowing": 0.0,
         "randomization.adaptive.enabled": False,
     }
-    config = replace(settings.config_of(command), **fixed)
+    config = with_buffers(replace(settings.config_of(command), **fixed))
     env_steps = int(learner.iteration) * trainer.steps_per_iteration
     return evaluate(
         config, trainer.agent(learner), command.trials, command.most_likely, env_steps
@@ -178,7 +180,7 @@ def _protocol(config: Config) -> dict:
         "tolerance": f"{goal.tolerance:g} rad",
         "limit": f"{goal.seconds:g} s per goal",
         "cap": goal.count,
-        "engine": config.engine,
+        "engine": choose_engine(config.engine)[0],
         "object": config.object.shape,
         "randomization": _randomization(config),
     }

@@ -1,6 +1,7 @@
 """What a run tells people: metrics.jsonl, TensorBoard, a progress bar, a curve."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,20 @@ LEARNING_METRICS = (
 )
 
 
+PROBLEMS = {
+    "broken_worlds": (
+        "a world's state became infinite or NaN; its episode was ended and another "
+        "begun. All such are counted in metrics.jsonl"
+    ),
+    "lost_contacts": (
+        "a contact or constraint buffer was full, and contacts were left out; raise "
+        "--physics.max-contacts or --physics.max-constraints. World steps with losses "
+        "are counted in metrics.jsonl"
+    ),
+}
+"""What an iteration may count that should be rare."""
+
+
 class RunLog:
     """Writes metrics of one run as they come, and shows progress."""
 
@@ -74,6 +89,7 @@ class RunLog:
             iteration: that the run begins with. Lines of later ones, written before it
                 was cut off, are removed: they are about to be written again.
         """
+        self._said = set()
         self._path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(folder) if row["iteration"] <= iteration]
         self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
@@ -101,15 +117,24 @@ class RunLog:
             "goals/episode": f"{row['goals_per_episode']:.2f}",
             "kl": f"{row['kl']:.3f}",
         }
-        for problem in ("broken_worlds", "lost_contacts"):
+        for problem in PROBLEMS:
             if row[problem]:
                 shown[problem] = f"{row[problem]:.0f}"
+                self._say_once(problem)
         if minutes_left is not None:
             shown["minutes left"] = f"{minutes_left:.0f}"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(int(row["env_steps"]) - self._bar.n)
 
-    def close(self) -> None:
+    def _say_once(self, problem: str) -> None:
+        if problem not in self._said:
+            self._said.add(problem)
+            self._bar.write(f"{problem}: {PROBLEMS[problem]}", file=sys.stderr)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         """Flush everything to disk."""
         self._bar.close()
         self._file.close()

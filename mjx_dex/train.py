@@ -1,8 +1,10 @@
 """``python -m mjx_dex.train``: train a policy, or go on with a run that was stopped."""
 
+import contextlib
 import dataclasses
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -11,12 +13,15 @@ from datetime import datetime
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from mjx_dex import report, settings
-from mjx_dex.config import Config
-from mjx_dex.learning import Trainer
+from mjx_dex import processes, report, settings
+from mjx_dex.config import Config, replace
+from mjx_dex.learning import Learner, Trainer
 from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
-from mjx_dex.task import BankedEnvironments, make_env
+from mjx_dex.physics import choose_engine
+from mjx_dex.task import BankedEnvironments, make_env, with_buffers
 
 log = logging.getLogger("mjx_dex")
 
@@ -36,6 +41,19 @@ class TrainCommand(Config):
     """Go on from the run's latest checkpoint."""
     max_minutes: float | None = None
     """Stop, with a checkpoint, after so many minutes."""
+    distributed: bool = False
+    """Train together with the other processes of a SLURM, Open MPI or Kubernetes job;
+    elsewhere the three options below say which. All need the same --run-dir."""
+    coordinator: str | None = None
+    """host:port of process 0."""
+    processes: int | None = None
+    """How many there are."""
+    process_id: int | None = None
+    """Which of them this is, from 0."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why, and from where it can."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,10 +63,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         config = settings.config_of(command)
+        log.info("physics engine: %s (%s)", *choose_engine(config.engine))
+        config = with_buffers(config)
         run_dir = prepare_run(command, config)
         train(config, run_dir, command.resume, command.max_minutes, started)
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, CheckpointError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if jax.distributed.is_initialized():
+            # Leaving in good order would wait for processes that may be gone.
+            os._exit(1)
         return 1
     return 0
 
@@ -70,6 +93,16 @@ def parse(arguments: list[str]) -> TrainCommand:
     base = settings.early_option(arguments, "--config")
     run_dir = settings.early_option(arguments, "--run-dir")
     run_dir = Path(run_dir) if run_dir else None
+    if "--distributed" in arguments:
+        if run_dir is None:
+            raise ValueError("--distributed: give a --run-dir, the same to all")
+        number = settings.early_option(arguments, "--processes")
+        process_id = settings.early_option(arguments, "--process-id")
+        processes.join(
+            settings.early_option(arguments, "--coordinator"),
+            int(number) if number else None,
+            int(process_id) if process_id else None,
+        )
     if "--resume" in arguments:
         run_dir = run_dir or latest_run()
         base = base or run_dir / "config.yaml"
@@ -93,6 +126,8 @@ def latest_run() -> Path:
 def prepare_run(command: TrainCommand, config: Config) -> Path:
     """Make the run's folder and write its resolved configuration there."""
     run_dir = command.run_dir or RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    if not processes.is_main():
+        return run_dir
     if not command.resume and (run_dir / "config.yaml").exists():
         raise ValueError(
             f"--run-dir: {run_dir} holds a run already; add --resume to go on with it"
@@ -103,21 +138,26 @@ def prepare_run(command: TrainCommand, config: Config) -> Path:
 
 
 def make_trainer(config: Config) -> Trainer:
-    """Environments and networks of a configuration, on all local devices.
+    """Environments and networks of a configuration, on all devices of all processes.
 
     Raises:
-        ValueError: if ``num_envs`` cannot be split over the devices.
+        ValueError: if the worlds cannot be dealt evenly to the devices.
     """
-    devices = jax.local_devices()
-    if config.num_envs % len(devices):
-        raise ValueError(
-            f"num_envs ({config.num_envs}) must be a multiple of the number of "
-            f"devices ({len(devices)})"
-        )
-    vector_env = BankedEnvironments(
-        make_env(config), config.num_envs // len(devices), config.bank
-    )
-    return Trainer(vector_env, config.network, config.ppo, devices)
+    devices = jax.device_count()
+    totals = {
+        "num_envs": config.num_envs,
+        "bank.size": config.bank.size,
+        "bank.starting": config.bank.starting,
+    }
+    for name, number in totals.items():
+        if number % devices:
+            raise ValueError(
+                f"{name} ({number}) must be a multiple of the number of devices "
+                f"({devices})"
+            )
+    share = replace(config, **{name: n // devices for name, n in totals.items()})
+    vector_env = BankedEnvironments(make_env(config), share.num_envs, share.bank)
+    return Trainer(vector_env, config.network, config.ppo)
 
 
 def train(
@@ -138,40 +178,108 @@ def train(
     """
     trainer = make_trainer(config)
     checkpoints = Checkpoints(run_dir / "checkpoints")
-    key = jax.random.key(config.seed)
-    if resume:
-        learner = checkpoints.restore(trainer, key)
-    else:
-        log.info("run: %s; starting %d worlds", run_dir, config.num_envs)
-        learner = trainer.init(key)
-        trainer.vector_env.check(learner.actors.env_state)
+    with explained(checkpoints):
+        learner = begin(config, run_dir, resume, trainer, checkpoints)
     iteration = int(learner.iteration)
-    run_log = report.RunLog(run_dir, config.max_env_steps, iteration)
+    open_log = contextlib.nullcontext()
+    if processes.is_main():
+        open_log = report.RunLog(run_dir, config.max_env_steps, iteration)
     clock = Clock(config, trainer.steps_per_iteration, max_minutes, started)
     last_saved = time.monotonic()
-    with StopOnInterrupt() as interrupt:
-        while not (interrupt.asked or clock.is_over(iteration)):
+    with open_log as run_log, StopOnInterrupt() as interrupt, explained(checkpoints):
+        while True:
+            is_old = time.monotonic() - last_saved > 60 * config.checkpoint_minutes
+            stop, save = processes.any_process(
+                interrupt.asked or clock.is_over(iteration), is_old
+            )
+            if stop or save:
+                checkpoints.save(learner)
+                last_saved = time.monotonic()
+            if stop:
+                break
             begun = time.monotonic()
             learner, metrics = trainer.iterate(learner)
             metrics = jax.device_get(metrics)
             iteration += 1
+            check_finite(metrics, iteration)
             row = report.summarize(
                 metrics,
                 env_steps=trainer.steps_per_iteration,
                 total_env_steps=iteration * trainer.steps_per_iteration,
                 seconds=time.monotonic() - begun,
             )
-            run_log.write(iteration, row, clock.minutes_left(iteration))
-            if time.monotonic() - last_saved > 60 * config.checkpoint_minutes:
-                checkpoints.save(learner)
-                last_saved = time.monotonic()
-        run_log.close()
-        checkpoints.save(learner)
-        checkpoints.close()
-    report.plot_learning_curve(run_dir)
-    print(f"saved {run_dir} at {iteration * trainer.steps_per_iteration:,} env steps")
-    print(f"  go on:    python -m mjx_dex.train --resume --run-dir {run_dir}")
-    print(f"  evaluate: python -m mjx_dex.evaluate {run_dir}")
+            if run_log:
+                run_log.write(iteration, row, clock.minutes_left(iteration))
+    checkpoints.close()
+    if processes.is_main():
+        report.plot_learning_curve(run_dir)
+        steps = iteration * trainer.steps_per_iteration
+        print(f"saved {run_dir} at {steps:,} env steps")
+        print(f"  go on:    python -m mjx_dex.train --resume --run-dir {run_dir}")
+        print(f"  evaluate: python -m mjx_dex.evaluate {run_dir}")
+
+
+def begin(
+    config: Config,
+    run_dir: Path,
+    resume: bool,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+) -> Learner:
+    """A new learner, or the latest checkpoint's."""
+    key = jax.random.key(config.seed)
+    if resume:
+        learner = checkpoints.restore(trainer, key)
+        if config.ppo.kl_target is None:
+            # It may be another one than before.
+            rate = jnp.full_like(learner.learning_rate, config.ppo.learning_rate)
+            learner = learner.replace(learning_rate=rate)
+        return learner
+    log.info("run: %s; starting %d worlds", run_dir, config.num_envs)
+    learner = trainer.init(key)
+    trainer.vector_env.check(learner.actors.env_state)
+    return learner
+
+
+def check_finite(metrics: dict[str, np.ndarray], iteration: int) -> None:
+    """Raise TrainingError if an iteration spoiled the networks."""
+    if not metrics["finite_parameters"]:
+        raise TrainingError(
+            f"the networks' parameters became infinite or NaN in iteration "
+            f"{iteration}; a lower --ppo.learning-rate may help"
+        )
+
+
+XLA_STATUS = re.compile("[A-Z_]+: ")
+"""How errors of running programs begin, under whatever type JAX raises them."""
+
+
+@contextlib.contextmanager
+def explained(checkpoints: Checkpoints):
+    """Turn what ends training into one line that says from where it can go on."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        if not XLA_STATUS.match(reason):
+            raise
+        if "RESOURCE_EXHAUSTED" in reason:
+            reason = (
+                f"out of memory ({reason}); lower --num-envs, or raise "
+                "--ppo.accumulation"
+            )
+        elif jax.process_count() > 1:
+            reason = f"another process was lost, or could not be reached ({reason})"
+        raise TrainingError(f"{reason}; {_latest(checkpoints)}") from error
+    except TrainingError as error:
+        raise TrainingError(f"{error}; {_latest(checkpoints)}") from error
+
+
+def _latest(checkpoints: Checkpoints) -> str:
+    latest = checkpoints.latest()
+    if latest is None:
+        return "there is no checkpoint yet"
+    return f"--resume goes on from the checkpoint of iteration {latest}"
 
 
 class Clock:

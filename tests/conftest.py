@@ -28,6 +28,8 @@ def config() -> Config:
             "bank.size": 4,
             "bank.starting": 2,
             "task.start_steps": 3,
+            "physics.max_contacts": 24,
+            "physics.max_constraints": 300,
             "network.hidden": 16,
             "network.memory": 8,
             "ppo.horizon": 4,

@@ -18,7 +18,7 @@ from mjx_dex.physics import (
 from mjx_dex.physics.contacts import measure_contacts
 
 ENGINES = ("native", "mjx", "warp")
-CONFIG = PhysicsConfig()
+CONFIG = PhysicsConfig(max_contacts=24, max_constraints=300)
 STEPS = 100
 WORLDS = 3
 TIMESTEPS = jnp.full(10, CONFIG.timestep, jnp.float32)

@@ -13,6 +13,7 @@ ALLOWED = {
     "config": set(),
     "types": set(),
     "rotations": set(),
+    "trees": set(),
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics"},
     "randomization": {
@@ -28,12 +29,13 @@ ALLOWED = {
         "config",
         "types",
         "rotations",
+        "trees",
         "hand",
         "physics",
         "randomization",
         "task",
     },
-    "learning": {"config", "types", "learning"},
+    "learning": {"config", "types", "trees", "learning"},
 }
 """Parts of mjx_dex and the parts that each may import."""
 

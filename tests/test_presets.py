@@ -6,6 +6,7 @@ import pytest
 
 from mjx_dex import settings
 from mjx_dex.config import replace
+from mjx_dex.task import with_buffers
 from mjx_dex.train import make_trainer
 
 REDUCED = {
@@ -21,7 +22,7 @@ REDUCED = {
 @pytest.mark.parametrize("engine", ["mjx", "warp"])
 @pytest.mark.parametrize("preset", ["paper", "single_gpu"])
 def test_preset_trains(preset, engine):
-    config = replace(settings.load(preset), engine=engine, **REDUCED)
+    config = with_buffers(replace(settings.load(preset), engine=engine, **REDUCED))
     trainer = make_trainer(config)
     learner = trainer.init(jax.random.key(0))
     before = jax.tree.map(np.asarray, learner.parameters)

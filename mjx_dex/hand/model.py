@@ -135,8 +135,9 @@ def _set_solver(spec: mujoco.MjSpec, physics: PhysicsConfig) -> None:
     spec.option.timestep = physics.timestep
     spec.option.iterations = physics.iterations
     spec.option.ls_iterations = physics.ls_iterations
-    # Read by MJX alone: it keeps the deepest contacts of a world, up to this number.
-    spec.add_numeric(name="max_contact_points", data=[physics.max_contacts], size=1)
+    if physics.max_contacts is not None:
+        # Read by MJX alone: it keeps the deepest contacts of a world, up to so many.
+        spec.add_numeric(name="max_contact_points", data=[physics.max_contacts], size=1)
 
 
 def _use_primitive_shapes(spec: mujoco.MjSpec, self_collision: bool) -> None:

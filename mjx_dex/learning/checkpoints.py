@@ -1,13 +1,19 @@
 """Saving and restoring a whole ``Learner``, so that a run goes on bit for bit."""
 
+import functools
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from mjx_dex.learning import rollout
 from mjx_dex.learning.trainer import Learner, Trainer
+
+log = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
 """Written into a checkpoint when it is complete: SHA-256 of each of its files."""
@@ -21,7 +27,8 @@ class Checkpoints:
     """The checkpoints of one run, named by iteration; the last few are kept.
 
     A checkpoint is written under a temporary name and renamed when it is complete, so
-    that a killed process leaves the previous one as the latest.
+    that a killed process leaves the previous one as the latest. Where several processes
+    train together, all of them save and restore at the same time, in one folder.
     """
 
     def __init__(self, folder: Path, keep: int = 3):
@@ -45,7 +52,9 @@ class Checkpoints:
         try:
             self._manager.save(step, args=ocp.args.StandardSave(_keys_to_data(learner)))
             self._manager.wait_until_finished()
-            (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
+            if jax.process_index() == 0:
+                (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
+            multihost_utils.sync_global_devices("checksums are written")
         except Exception as error:
             raise CheckpointError(
                 f"cannot save checkpoint {folder}: {_first_line(error)}; "
@@ -59,8 +68,11 @@ class Checkpoints:
     def restore(self, trainer: Trainer, key: jax.Array) -> Learner:
         """Read the latest checkpoint.
 
+        Where it was saved on another number of devices, its worlds are dealt to the
+        trainer's: everything goes on, but not bit for bit as it would have.
+
         Args:
-            trainer: built from the same configuration, on as many devices.
+            trainer: built from the same configuration.
             key: any random key; only its shape matters.
 
         Raises:
@@ -69,25 +81,27 @@ class Checkpoints:
         step = self.latest()
         if step is None:
             raise CheckpointError(f"there is no checkpoint in {self._folder}")
-        like = jax.eval_shape(trainer.init, key)
-        target = jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=sharding
-            ),
-            jax.eval_shape(_keys_to_data, like),
-            _broadcast_prefix(trainer.sharding, like),
-        )
         try:
             # Checked first: orbax, surprised by a damaged file, says so in many pages.
             _check_files(self._folder / str(step))
-            _check_shapes(self._manager.item_metadata(step).tree, target)
+            written = _shapes(self._manager.item_metadata(step).tree)
+            devices = written["actors.first"][0]
+            like = _learner_on(devices, trainer, key)
+            _check_shapes(written, _shapes(jax.eval_shape(_keys_to_data, like)))
+            target = _placed(like, trainer)
             data = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         except Exception as error:
             raise CheckpointError(
                 f"cannot read checkpoint {self._folder / str(step)}: "
                 f"{_first_line(error)}"
             ) from error
-        return _data_to_keys(data, like)
+        learner = _data_to_keys(data, like)
+        if devices != trainer.num_devices:
+            log.info(
+                "worlds of %d devices are dealt to %d", devices, trainer.num_devices
+            )
+            learner = learner.replace(actors=trainer.redistribute(learner.actors))
+        return learner
 
     def close(self) -> None:
         """Release the folder."""
@@ -116,23 +130,43 @@ def _check_files(folder: Path) -> None:
         )
 
 
-def _check_shapes(written, target) -> None:
-    """Raise ValueError if a checkpoint is of another configuration or device count."""
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+    """Shape of every leaf by dotted name."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
 
-    def shapes(tree):
-        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
-            for path, leaf in leaves
-        }
 
-    found, expected = shapes(written), shapes(target)
+def _check_shapes(found: dict[str, tuple], expected: dict[str, tuple]) -> None:
+    """Raise ValueError if a checkpoint is of another configuration."""
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             raise ValueError(
-                f"it is of another configuration or number of devices: {name} has "
-                f"shape {found.get(name)} there and {expected.get(name)} here"
+                f"it is of another configuration: {name} has shape "
+                f"{found.get(name)} there and {expected.get(name)} here"
             )
+
+
+def _learner_on(devices: int, trainer: Trainer, key: jax.Array) -> Learner:
+    """Shapes and types of a trainer's learner, if it had so many devices."""
+    like = jax.eval_shape(trainer.init, key)
+    deal = functools.partial(rollout.redistribute, trainer.vector_env, devices=devices)
+    return like.replace(actors=jax.eval_shape(deal, like.actors))
+
+
+def _placed(like: Learner, trainer: Trainer) -> Learner:
+    """What to restore: ``like``, and where its arrays go."""
+    sharding = trainer.sharding
+    if like.actors.first.shape[0] != trainer.num_devices:
+        # On every device, until they are dealt.
+        sharding = sharding.replace(actors=sharding.key)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(_keys_to_data, like),
+        _broadcast_prefix(sharding, like),
+    )
 
 
 def _is_key(x) -> bool:

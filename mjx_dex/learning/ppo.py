@@ -59,6 +59,7 @@ def loss(
     """The clipped surrogate, entropy bonus and value error of a minibatch [n, chunk].
 
     ρ = π(a|s) / π_old(a|s);  maximize E[min(ρ A, clip(ρ, 1−ε, 1+ε) A)] + c H(π).
+    The advantages A are standardized already.
     """
     _, logits = jax.vmap(policy.apply, (None, 0, 0, 0))(
         parameters["policy"], chunks.policy_carry, chunks.policy_input, chunks.first
@@ -69,7 +70,7 @@ def loss(
     log_ratio = distributions.log_prob(logits, chunks.action) - chunks.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
-    advantage = _standardize(chunks.advantage)
+    advantage = chunks.advantage
     surrogate = jnp.minimum(ratio * advantage, clipped * advantage).mean()
     entropy = distributions.entropy(logits).mean()
     value_error = jnp.square(predicted - chunks.value_target).mean()
@@ -111,13 +112,16 @@ def optimize(
         the minibatches.
     """
     optimizer = make_optimizer(config)
-    gradient = jax.value_and_grad(loss, has_aux=True)
 
     def step(carry, indices):
         parameters, state = carry
         minibatch = jax.tree.map(lambda x: x[indices], chunks)
-        (_, metrics), gradients = gradient(parameters, minibatch, *networks, config)
-        gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+        # Over all devices: many devices then do what one does with all their worlds.
+        advantage = standardize(minibatch.advantage, axis_name)
+        minibatch = minibatch.replace(advantage=advantage)
+        gradients, metrics = jax.lax.pmean(
+            _gradient(parameters, minibatch, networks, config), axis_name
+        )
         for name in parameters:
             update, new_state = optimizer.update(gradients[name], state[name])
             update = jax.tree.map(lambda u: -learning_rate * u, update)
@@ -149,8 +153,38 @@ def adapt_learning_rate(
     return jnp.clip(learning_rate * factor, *LEARNING_RATES)
 
 
-def _standardize(x: jax.Array) -> jax.Array:
-    return (x - x.mean()) / (x.std() + 1e-8)
+def standardize(x: jax.Array, axis_name: str) -> jax.Array:
+    """To mean 0 and deviation 1 over all entries on all devices along ``axis_name``."""
+    centered = x - jax.lax.pmean(x.mean(), axis_name)
+    variance = jax.lax.pmean(jnp.square(centered).mean(), axis_name)
+    return centered / (jnp.sqrt(variance) + 1e-8)
+
+
+def _gradient(
+    parameters: dict[str, Any],
+    minibatch: Chunk,
+    networks: tuple[Network, Network],
+    config: PPOConfig,
+) -> tuple[dict[str, Any], dict[str, jax.Array]]:
+    """Gradient and metrics of a minibatch, computed part by part to save memory."""
+
+    def of(part):
+        return jax.grad(loss, has_aux=True)(parameters, part, *networks, config)
+
+    parts = config.accumulation
+    if parts == 1:
+        return of(minibatch)
+    # Sizes spelled out: without memory a carry has length 0.
+    split = jax.tree.map(
+        lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), minibatch
+    )
+    shapes = jax.eval_shape(of, jax.tree.map(lambda x: x[0], split))
+    total, _ = jax.lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, of(part)), None),
+        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+        split,
+    )
+    return jax.tree.map(lambda x: x / parts, total)
 
 
 def _minibatch_order(key: jax.Array, num_chunks: int, config: PPOConfig) -> jax.Array:

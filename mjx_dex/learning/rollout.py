@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mjx_dex import trees
 from mjx_dex.learning import distributions
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.networks import Carry, Network
@@ -59,6 +60,22 @@ def start(vector_env: VectorEnvironment, agent: Agent, key: jax.Array) -> Actors
         policy_carry=empty(agent.policy_network),
         value_carry=empty(agent.value_network),
         key=key,
+    )
+
+
+def redistribute(vector_env: VectorEnvironment, actors: Actors, devices: int) -> Actors:
+    """Deal [devices before, ...] actors to another number of devices."""
+    first, policy_carry, value_carry, observation = trees.regroup(
+        (actors.first, actors.policy_carry, actors.value_carry, actors.observation),
+        devices,
+    )
+    return Actors(
+        env_state=vector_env.redistribute(actors.env_state, devices),
+        observation=observation,
+        first=first,
+        policy_carry=policy_carry,
+        value_carry=value_carry,
+        key=jax.random.split(actors.key[0], devices),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mjx_dex import trees
 from mjx_dex.config import NetworkConfig, PPOConfig
 from mjx_dex.learning import ppo, rollout
 from mjx_dex.learning.advantages import generalized_advantages
@@ -46,7 +47,7 @@ class Trainer:
         vector_env: the environments of ONE device.
         network: sizes and memories.
         ppo: hyperparameters.
-        devices: all local devices by default.
+        devices: all devices of all processes by default.
     """
 
     def __init__(
@@ -59,10 +60,8 @@ class Trainer:
         self.vector_env, self._config = vector_env, ppo
         self._networks = make_networks(network, vector_env.action_shape)
         self._precision = network.matmul_precision
-        self._mesh = Mesh(np.array(devices or jax.local_devices()), (DEVICES,))
-        self.steps_per_iteration = (
-            vector_env.num_envs * ppo.horizon * self._mesh.devices.size
-        )
+        self._mesh = Mesh(np.array(devices or jax.devices()), (DEVICES,))
+        self.steps_per_iteration = vector_env.num_envs * ppo.horizon * self.num_devices
 
     def init(self, key: jax.Array) -> Learner:
         """A new learner, its environments started."""
@@ -79,6 +78,22 @@ class Trainer:
             the iteration, the optimizer's as ``ppo.optimize`` returns them.
         """
         return self._iterate(learner)
+
+    @property
+    def num_devices(self) -> int:
+        """Over which training is spread."""
+        return self._mesh.devices.size
+
+    def redistribute(self, actors: rollout.Actors) -> rollout.Actors:
+        """Deal [devices before, ...] actors to this trainer's devices.
+
+        Raises:
+            ValueError: if their worlds cannot be dealt evenly.
+        """
+        deal = functools.partial(
+            rollout.redistribute, self.vector_env, devices=self.num_devices
+        )
+        return jax.jit(deal, out_shardings=self.sharding.actors)(actors)
 
     def agent(self, learner: Learner) -> Agent:
         """The networks as they are now."""
@@ -140,7 +155,6 @@ class Trainer:
 
     def _iterate_one_device(self, learner: Learner):
         config = self._config
-        key, order_key = jax.random.split(learner.key)
         actors = jax.tree.map(lambda x: x[0], learner.actors)
         actors, experience, env_metrics = rollout.collect(
             self.vector_env,
@@ -149,6 +163,16 @@ class Trainer:
             config.horizon // config.chunk,
             config.chunk,
         )
+        env_state = self.vector_env.synchronize(actors.env_state, DEVICES)
+        actors = actors.replace(env_state=env_state)
+        learner = learner.replace(actors=jax.tree.map(lambda x: x[None], actors))
+        learner, metrics = self._learn(learner, experience)
+        return learner, jax.lax.psum(env_metrics, DEVICES) | metrics
+
+    def _learn(self, learner: Learner, experience: rollout.Experience):
+        """Optimize on this device's share of an iteration's experience."""
+        config = self._config
+        key, order_key = jax.random.split(learner.key)
         chunks, returns = self._prepare(experience, learner.statistics)
         parameters, optimizer_state, metrics = ppo.optimize(
             learner.parameters,
@@ -162,7 +186,9 @@ class Trainer:
         )
         transitions = experience.transitions
         metrics |= _fit_metrics(transitions.value, returns)
-        next_learner = Learner(
+        metrics["learning_rate"] = learner.learning_rate
+        metrics["finite_parameters"] = trees.is_finite(parameters).astype(jnp.float32)
+        return learner.replace(
             parameters=parameters,
             optimizer_state=optimizer_state,
             statistics=_update_statistics(learner.statistics, transitions, returns),
@@ -171,10 +197,7 @@ class Trainer:
             ),
             iteration=learner.iteration + 1,
             key=key,
-            actors=jax.tree.map(lambda x: x[None], actors),
-        )
-        metrics["learning_rate"] = learner.learning_rate
-        return next_learner, jax.lax.psum(env_metrics, DEVICES) | metrics
+        ), metrics
 
     def _prepare(
         self, experience: rollout.Experience, statistics: dict[str, Statistics]

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from mjx_dex import trees
 from mjx_dex.types import Observation, TimeStep
 
 
@@ -37,6 +38,15 @@ class VectorEnvironment(Protocol):
         what came before it.
         """
 
+    def synchronize(self, state: Any, axis_name: str) -> Any:
+        """Agree with the other devices along ``axis_name`` on what all hold in common.
+
+        Called once in an iteration.
+        """
+
+    def redistribute(self, states: Any, devices: int) -> Any:
+        """Deal [devices before, ...] states to another number of devices."""
+
 
 class AutoReset:
     """A ``VectorEnvironment`` that calls ``reset`` at every step: for cheap resets."""
@@ -58,9 +68,16 @@ class AutoReset:
         states, time_step = jax.vmap(self.env.step)(states, actions)
         fresh = jax.vmap(self.env.reset)(jnp.stack(keys))
         ended = time_step.terminated | time_step.truncated
-        states, observation = jax.vmap(
-            lambda end, new, old: jax.tree.map(
-                lambda x, y: jnp.where(end, x, y), new, old
-            )
-        )(ended, fresh, (states, time_step.observation))
+        states, observation = jax.vmap(trees.where)(
+            ended, fresh, (states, time_step.observation)
+        )
         return (states, key), time_step.replace(observation=observation)
+
+    def synchronize(self, state, axis_name):
+        """See ``VectorEnvironment.synchronize``: nothing is held in common."""
+        return state
+
+    def redistribute(self, states, devices):
+        """See ``VectorEnvironment.redistribute``."""
+        worlds, keys = states
+        return trees.regroup(worlds, devices), jax.random.split(keys[0], devices)

@@ -1,7 +1,6 @@
 """What a physics engine does, and which one to take."""
 
 import importlib.util
-import logging
 from typing import Protocol
 
 import jax
@@ -11,8 +10,6 @@ import mujoco
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
 from mjx_dex.types import DerivedConstants, PhysicsParameters, PhysicsState
-
-log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -104,8 +101,7 @@ def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
         hand: the scene.
         config: solver and buffers.
     """
-    name, reason = choose_engine(name)
-    log.info("physics engine: %s (%s)", name, reason)
+    name, _ = choose_engine(name)
     # Imported here: each engine needs a library that the others do without.
     if name == "native":
         from mjx_dex.physics.native import NativeEngine

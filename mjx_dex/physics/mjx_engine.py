@@ -18,6 +18,11 @@ class MjxEngine:
     name = "mjx"
 
     def __init__(self, hand: Hand, config: PhysicsConfig):
+        if None in (config.max_contacts, config.max_constraints):
+            raise ValueError(
+                "warp and mjx need physics.max_contacts and physics.max_constraints: "
+                "task.with_buffers finds them"
+            )
         self._source = hand.model
         self._config = config
         self._object = hand.model.nbody - 1

@@ -39,7 +39,8 @@ class AdaptiveState:
     levels: jax.Array
     """[effects, 2] each bound's distance from nominal, 1 being the one asked for."""
     goals: jax.Array
-    """[effects, 2] goals met in episodes at that bound since it was last judged."""
+    """[effects, 2] goals met in episodes at that bound since it was last judged, on
+    this device."""
     episodes: jax.Array
     """[effects, 2] number of those episodes."""
 
@@ -105,14 +106,14 @@ class AdaptiveRanges:
             )
         return ranges
 
-    def update(
+    def count(
         self,
         state: AdaptiveState,
         probes: jax.Array,
         ended: jax.Array,
         goals: jax.Array,
     ) -> AdaptiveState:
-        """Count episodes that ended, and move the bounds that were tried enough.
+        """Count the episodes that have just ended.
 
         Args:
             state: before.
@@ -120,20 +121,34 @@ class AdaptiveRanges:
             ended: [n] bool: the episode has just ended.
             goals: [n] goals that it met.
         """
-        config = self._config
         counted = ended & (probes != NO_PROBE)
         effect, side = self._bounds[jnp.maximum(probes, 0)].T
-        goals = state.goals.at[effect, side].add(jnp.where(counted, goals, 0.0))
-        episodes = state.episodes.at[effect, side].add(counted)
+        return state.replace(
+            goals=state.goals.at[effect, side].add(jnp.where(counted, goals, 0.0)),
+            episodes=state.episodes.at[effect, side].add(counted),
+        )
+
+    def judge(
+        self, state: AdaptiveState, axis_name: str | None = None
+    ) -> AdaptiveState:
+        """Move the bounds that were tried often enough.
+
+        Args:
+            state: before.
+            axis_name: episodes count on all devices along this axis, so that their
+                bounds stay the same.
+        """
+        config, (goals, episodes) = self._config, (state.goals, state.episodes)
+        if axis_name is not None:
+            goals, episodes = jax.lax.psum((goals, episodes), axis_name)
         judged = episodes >= config.episodes
         mean = goals / jnp.maximum(episodes, 1)
         move = jnp.where(mean >= config.widen_at, config.step, 0.0)
         move = jnp.where(mean < config.narrow_at, -config.step, move)
-        levels = jnp.clip(state.levels + judged * move, 0.0, config.limit)
         return AdaptiveState(
-            levels=levels,
-            goals=jnp.where(judged, 0.0, goals),
-            episodes=jnp.where(judged, 0.0, episodes),
+            levels=jnp.clip(state.levels + judged * move, 0.0, config.limit),
+            goals=jnp.where(judged, 0.0, state.goals),
+            episodes=jnp.where(judged, 0.0, state.episodes),
         )
 
     def mean_level(self, state: AdaptiveState) -> jax.Array:

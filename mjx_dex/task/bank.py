@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mjx_dex import trees
 from mjx_dex.config import BankConfig
 from mjx_dex.randomization import AdaptiveState
 from mjx_dex.task.env import HandEnv
@@ -119,13 +120,13 @@ class BankedEnvironments:
         adaptive, metrics = state.adaptive, time_step.metrics
         if self.env.adaptive.is_on:
             goals = metrics["episode_goals"]
-            adaptive = self.env.adaptive.update(
+            adaptive = self.env.adaptive.count(
                 adaptive, state.worlds.probe, ended, goals
             )
             level = self.env.adaptive.mean_level(adaptive)
             metrics = metrics | {"randomization": jnp.full(self.num_envs, level)}
         dealt = self._deal(state.ready, deal_key, worlds.goal_angle_limit, adaptive)
-        worlds = _where(ended, dealt, worlds)
+        worlds = jax.vmap(trees.where)(ended, dealt, worlds)
         worlds, observation = jax.vmap(self.env.observe)(worlds)
         ready, starting, stored = self._store(
             state.ready, moved_starting, state.stored, adaptive
@@ -133,6 +134,39 @@ class BankedEnvironments:
         return (
             BankState(worlds, ready, starting, adaptive, stored, key),
             time_step.replace(observation=observation, metrics=metrics),
+        )
+
+    def synchronize(self, state: BankState, axis_name: str) -> BankState:
+        """Move the bounds of adaptive randomization, on all devices alike."""
+        if not self.env.adaptive.is_on:
+            return state
+        return state.replace(
+            adaptive=self.env.adaptive.judge(state.adaptive, axis_name)
+        )
+
+    def redistribute(self, states: BankState, devices: int) -> BankState:
+        """Deal the worlds of [devices before, ...] states to another number of them."""
+
+        def on_first(counts):
+            total = counts.sum(0)
+            return jnp.zeros((devices, *total.shape), total.dtype).at[0].set(total)
+
+        adaptive = states.adaptive
+        worlds, ready, starting = trees.regroup(
+            (states.worlds, states.ready, states.starting), devices
+        )
+        return BankState(
+            worlds=worlds,
+            ready=ready,
+            starting=starting,
+            adaptive=AdaptiveState(
+                levels=jnp.stack([adaptive.levels[0]] * devices),
+                goals=on_first(adaptive.goals),
+                episodes=on_first(adaptive.episodes),
+            ),
+            # Full, and which of its episodes is the oldest is forgotten.
+            stored=jnp.full(devices, ready.episode_steps.shape[1], jnp.int32),
+            key=jax.random.split(states.key[0], devices),
         )
 
     def _deal(
@@ -172,15 +206,8 @@ class BankedEnvironments:
         )
         keys = jax.vmap(lambda key: jax.random.split(key)[0])(starting.key)
         begun = jax.vmap(self.env.begin, (0, None))(keys, adaptive)
-        starting = _where(lost | started, begun, starting)
+        starting = jax.vmap(trees.where)(lost | started, begun, starting)
         return ready, starting, stored + started.sum()
-
-
-def _where(mask: jax.Array, if_true, if_false):
-    """Choose per world; ``mask`` is [n], leaves are [n, ...]."""
-    return jax.vmap(
-        lambda m, a, b: jax.tree.map(lambda x, y: jnp.where(m, x, y), a, b)
-    )(mask, if_true, if_false)
 
 
 def _concatenate(first, second):

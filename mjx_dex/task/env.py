@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mjx_dex import rotations
+from mjx_dex import rotations, trees
 from mjx_dex.config import Config
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.hand.kinematics import Kinematics
@@ -91,7 +91,7 @@ class HandEnv:
             moved, _ = self.act(state, self.random_action(state))
             again = self.begin(jax.random.split(state.key)[1], adaptive)
             older = moved.replace(episode_steps=moved.episode_steps + 1)
-            return _where(self.is_lost(moved), again, older)
+            return trees.where(self.is_lost(moved), again, older)
 
         begun = self.begin(key, adaptive)
         state = jax.lax.while_loop(
@@ -174,8 +174,8 @@ class HandEnv:
         """
         key, goal_key = jax.random.split(state.key)
         # A world that blew up is ended; what is seen of it must stay finite.
-        broken = ~_is_finite(moved.physics)
-        physics = _where(broken, self._initial, moved.physics)
+        broken = ~trees.is_finite(moved.physics)
+        physics = trees.where(broken, self._initial, moved.physics)
 
         angle = self._angle(physics, state.goal)
         met = ~broken & (angle < self._task.goal.tolerance)
@@ -258,7 +258,7 @@ class HandEnv:
 
     def is_lost(self, moved: EnvState) -> jax.Array:
         """[] bool: a starting world dropped its object or blew up."""
-        return ~_is_finite(moved.physics) | self._is_below_hand(moved.physics)
+        return ~trees.is_finite(moved.physics) | self._is_below_hand(moved.physics)
 
     def is_started(self, state: EnvState) -> jax.Array:
         """[] bool: a starting world has had all its random actions."""
@@ -370,12 +370,3 @@ def make_env(config: Config) -> HandEnv:
     """Build the environment of a configuration."""
     hand = build_hand(config.hand, config.object, config.physics)
     return HandEnv(hand, make_engine(config.engine, hand, config.physics), config)
-
-
-def _is_finite(tree) -> jax.Array:
-    leaves = jax.tree.leaves(jax.tree.map(lambda x: jnp.isfinite(x).all(), tree))
-    return jnp.all(jnp.stack(leaves))
-
-
-def _where(condition, if_true, if_false):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), if_true, if_false)

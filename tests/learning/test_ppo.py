@@ -105,18 +105,6 @@ def test_loss_reports_how_far_the_policy_moved():
     assert metrics["clip_fraction"] == pytest.approx(4 / 6)
 
 
-def test_advantages_are_standardized():
-    total, _ = loss()
-    scaled, _ = loss(advantage=100.0 * chunks().advantage - 70.0)
-    assert scaled == pytest.approx(float(total), rel=1e-5)
-
-
-def test_equal_advantages_do_not_blow_up():
-    total, metrics = loss(advantage=jnp.full((2, 3), 7.0))
-    assert np.isfinite(total)
-    assert metrics["surrogate"] == pytest.approx(0.0, abs=1e-6)
-
-
 def test_clipped_samples_give_the_policy_no_gradient():
     policy = gradients()["policy"]
     np.testing.assert_array_equal(policy[CLIPPED], 0.0)
@@ -189,6 +177,44 @@ def test_gradients_are_averaged_over_devices():
             np.testing.assert_allclose(
                 moments[name][device], np.mean(alone, axis=0), atol=1e-6
             )
+
+
+def standardized(x):
+    """[devices, ...] advantages, standardized over all devices."""
+    return jax.vmap(lambda x: ppo.standardize(x, "devices"), axis_name="devices")(
+        jnp.array(x, jnp.float32)
+    )
+
+
+def test_advantages_are_standardized_over_all_devices():
+    # Mean 3 and deviation sqrt(5), worked by hand.
+    expected = np.array([[-3, -1], [1, 3]]) / 5**0.5
+    np.testing.assert_allclose(standardized([[0, 2], [4, 6]]), expected, rtol=1e-5)
+
+
+def test_equal_advantages_do_not_blow_up():
+    np.testing.assert_array_equal(standardized([[7, 7, 7]]), 0.0)
+
+
+def test_learning_does_not_depend_on_the_scale_of_rewards():
+    scaled = chunks().replace(advantage=100.0 * chunks().advantage - 70.0)
+    _, expected, _ = optimize(CONFIG, on_one_device(chunks()))
+    _, moments, _ = optimize(CONFIG, on_one_device(scaled))
+    np.testing.assert_allclose(moments["policy"], expected["policy"], atol=1e-6)
+
+
+def test_a_gradient_in_parts_is_the_gradient():
+    whole = optimize(CONFIG, on_one_device(chunks()))
+    in_parts = optimize(replace(CONFIG, accumulation=2), on_one_device(chunks()))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), in_parts, whole
+    )
+
+
+def test_parts_must_be_equal():
+    message = r"ppo\.minibatch_size \(12\).*\(4 x 2\)"
+    with pytest.raises(ValueError, match=message):
+        PPOConfig(horizon=8, chunk=4, minibatch_size=12, accumulation=2)
 
 
 def minibatch_order(num_chunks, size, minibatches):

@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.flatten_util import ravel_pytree
+from jax.sharding import PartitionSpec
 from probes import Memory
 
 from mjx_dex.config import NetworkConfig, PPOConfig
-from mjx_dex.learning import AutoReset, Trainer
+from mjx_dex.learning import AutoReset, Trainer, rollout
 
 NETWORK = NetworkConfig(hidden=8, memory=8)
 # Episodes of four steps: chunks of six begin and end inside them.
@@ -140,70 +140,83 @@ def test_learning_needs_no_hand():
     assert done.stdout.strip() == "[]"
 
 
-def train_on_two_devices(path):
-    """Run in a process with two devices: its results are the tests below's."""
-    # One minibatch and no clipping: a step's gradient is of the whole iteration.
-    ppo = PPOConfig(
-        horizon=4,
-        chunk=4,
-        minibatch_size=4 * ENVS,
-        minibatches=1,
-        max_gradient_norm=None,
+WORLDS = 8
+
+
+def learn_on_devices(path):
+    """Run in a process with four devices: its results are the tests below's."""
+    one = trainer_on(1)
+    learner = one.init(jax.random.key(0))
+    learner, _ = one.iterate(learner)  # statistics that are not empty
+    actors = jax.tree.map(lambda x: x[0], learner.actors)
+    _, experience, _ = rollout.collect(
+        one.vector_env, one.agent(learner), actors, num_chunks=3, chunk=4
     )
-    devices = jax.local_devices()
-    assert len(devices) == 2
-    vector_env = AutoReset(Memory(), ENVS)
-    together = Trainer(vector_env, NETWORK, ppo)
-    alone = Trainer(vector_env, NETWORK, ppo, devices=devices[:1])
-    learner = together.init(jax.random.key(0))
-
-    def half_of(learner, d):
-        """What device ``d`` has, in buffers of its own: ``iterate`` takes them."""
-        actors = jax.tree.map(lambda x: x[d : d + 1], learner.actors)
-        half = jax.tree.map(jnp.copy, learner.replace(actors=actors))
-        return jax.device_put(half, devices[0])
-
-    def outcome(learner, metrics, name):
-        states = learner.optimizer_state.values()
-        moments = [optax.tree_utils.tree_get(state, "mu") for state in states]
-        outcome = {
-            "moments": ravel_pytree(moments)[0],
-            "reward": metrics["reward"],
-            "episodes": metrics["episodes"],
-            "seen": learner.actors.observation.policy,
-            "mean": learner.statistics["returns"].mean,
-            "variance": learner.statistics["returns"].variance,
-        }
-        return {f"{key}_{name}": np.array(x) for key, x in outcome.items()}
-
-    def copy_on(device, *trees):
-        shards = [x.addressable_shards[device].data for x in jax.tree.leaves(trees)]
-        return np.concatenate([np.ravel(x) for x in shards])
-
-    results = {
-        "steps": together.steps_per_iteration,
-        "before": copy_on(0, learner.parameters),
-    }
-    for d in range(2):
-        results |= outcome(*alone.iterate(half_of(learner, d)), d)
-    learner, metrics = together.iterate(learner)
-    results |= outcome(learner, metrics, "both")
-    for _ in range(3):
-        learner, _ = together.iterate(learner)
-    for d in range(2):
-        results[f"learned_{d}"] = copy_on(d, learner.parameters)
-        results[f"shared_{d}"] = copy_on(
-            d, learner.optimizer_state, learner.statistics, learner.learning_rate
-        )
+    learner, experience = jax.device_get((without_keys(learner), experience))
+    results = {}
+    for count in (1, 2, 4):
+        trainer = trainer_on(count)
+        learned, metrics = learn(trainer, learner, experience)
+        results[f"parameters_{count}"] = ravel_pytree(learned.parameters)[0]
+        results[f"shared_{count}"] = ravel_pytree(
+            (learned.optimizer_state, learned.statistics, learned.learning_rate)
+        )[0]
+        results[f"metrics_{count}"] = ravel_pytree(metrics)[0]
+        results[f"copies_{count}"] = copies(learned.parameters, count)
+    results["before"] = ravel_pytree(learner.parameters)[0]
+    two = trainer_on(2)
+    learner, metrics = two.iterate(two.init(jax.random.key(0)))
+    results["seen"] = learner.actors.observation.policy
+    results["episodes"] = metrics["episodes"]
     np.savez(path, **results)
 
 
+def trainer_on(count):
+    # A minibatch is all there is: in what order it is cut does not matter.
+    ppo = PPOConfig(
+        horizon=12,
+        chunk=4,
+        minibatch_size=12 * WORLDS // count,
+        minibatches=3,
+        kl_target=0.01,
+    )
+    vector_env = AutoReset(Memory(), WORLDS // count)
+    return Trainer(vector_env, NETWORK, ppo, devices=jax.devices()[:count])
+
+
+def learn(trainer, learner, experience):
+    """One optimization of ``learner`` on ``experience``, spread over the devices."""
+    key, actors_key = jax.random.split(jax.random.key(1))
+    actors = rollout.start(AutoReset(Memory(), WORLDS), trainer.agent(learner), key)
+    actors = jax.tree.map(lambda x: x[None], actors)
+    learner = learner.replace(key=actors_key, actors=trainer.redistribute(actors))
+    spec = trainer._learner_spec()
+    worlds = PartitionSpec(None, None, "devices"), PartitionSpec(None, "devices")
+    experience_spec = rollout.Experience(worlds[0], worlds[1], worlds[1])
+    on_all = trainer._on_all_devices(
+        trainer._learn, (spec, experience_spec), (spec, PartitionSpec())
+    )
+    return jax.jit(on_all)(learner, experience)
+
+
+def without_keys(learner):
+    return learner.replace(key=None, actors=None)
+
+
+def copies(tree, count):
+    """[count, all parameters]: what each device holds."""
+    shards = [[s.data for s in x.addressable_shards] for x in jax.tree.leaves(tree)]
+    return np.stack(
+        [np.concatenate([np.ravel(x[d]) for x in shards]) for d in range(count)]
+    )
+
+
 @pytest.fixture(scope="module")
-def two_devices(tmp_path_factory):
-    path = tmp_path_factory.mktemp("two_devices") / "results.npz"
+def on_devices(tmp_path_factory):
+    path = tmp_path_factory.mktemp("devices") / "results.npz"
     done = in_a_process_of_its_own(
-        f"import test_trainer; test_trainer.train_on_two_devices({str(path)!r})",
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        f"import test_trainer; test_trainer.learn_on_devices({str(path)!r})",
+        XLA_FLAGS="--xla_force_host_platform_device_count=4",
         JAX_PLATFORMS="cpu",
     )
     assert done.returncode == 0, done.stderr
@@ -211,41 +224,28 @@ def two_devices(tmp_path_factory):
         return dict(results)
 
 
-def test_devices_hold_different_environments(two_devices):
-    assert two_devices["steps"] == 2 * ENVS * 4
-    assert not np.array_equal(two_devices["seen_0"], two_devices["seen_1"])
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("what", ["parameters", "shared", "metrics"])
+def test_devices_learn_what_one_learns_from_the_same_batch(on_devices, what, count):
+    one, many = on_devices[f"{what}_1"], on_devices[f"{what}_{count}"]
+    np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-5)
+    if what == "parameters":
+        print(f"{count} devices: {np.abs(many - one).max():.1e} apart")
+        assert np.abs(one - on_devices["before"]).max() > 5e-4
 
 
-def test_devices_keep_the_same_parameters(two_devices):
-    for name in ("learned", "shared"):
-        np.testing.assert_array_equal(
-            two_devices[f"{name}_0"], two_devices[f"{name}_1"]
-        )
-    assert np.abs(two_devices["learned_0"] - two_devices["before"]).max() > 1e-4
+def test_devices_keep_the_same_parameters(on_devices):
+    for count in (2, 4):
+        copies = on_devices[f"copies_{count}"]
+        assert len(copies) == count
+        np.testing.assert_array_equal(copies, copies[:1].repeat(count, 0))
 
 
-def test_gradients_are_averaged_over_devices(two_devices):
-    # After one step from zero, Adam's first moment is a tenth of the gradient.
-    alone = two_devices["moments_0"], two_devices["moments_1"]
-    assert not np.allclose(*alone, atol=1e-4)
-    np.testing.assert_allclose(
-        two_devices["moments_both"], np.mean(alone, axis=0), rtol=1e-4, atol=1e-6
-    )
+def test_devices_hold_different_environments(on_devices):
+    first, second = on_devices["seen"]
+    assert not np.array_equal(first, second)
 
 
-def test_environment_metrics_are_summed_over_devices(two_devices):
-    for name in ("reward", "episodes"):
-        np.testing.assert_allclose(
-            two_devices[f"{name}_both"],
-            two_devices[f"{name}_0"] + two_devices[f"{name}_1"],
-        )
-    assert two_devices["episodes_both"] == 2 * ENVS
-
-
-def test_statistics_are_pooled_over_devices(two_devices):
-    means = np.array([two_devices[f"mean_{d}"] for d in range(2)])
-    variances = np.array([two_devices[f"variance_{d}"] for d in range(2)])
-    np.testing.assert_allclose(two_devices["mean_both"], means.mean(), atol=1e-6)
-    np.testing.assert_allclose(
-        two_devices["variance_both"], variances.mean() + means.var(), rtol=1e-5
-    )
+def test_environment_metrics_are_summed_over_devices(on_devices):
+    # Twelve steps are three whole episodes in every environment.
+    assert on_devices["episodes"] == 3 * WORLDS

@@ -14,6 +14,10 @@ HEAVIEST = 1.31
 CONFIG = AdaptiveConfig(enabled=True, probing=0.5, episodes=32, step=0.05)
 
 
+def update(ranges, *arguments):
+    return ranges.judge(ranges.count(*arguments))
+
+
 @pytest.fixture(scope="module")
 def menu(hand):
     effects = ("object_mass", "joint_damping", "gravity")
@@ -40,7 +44,7 @@ def play(menu, ranges):
         probes, draws = jax.vmap(draw, (None, 0))(state, keys)
         goals = jnp.where(draws.object_mass <= HEAVIEST, 10.0, 0.0)
         ended = jnp.ones(WORLDS, bool)
-        return ranges.update(state, probes, ended, goals), draws, probes
+        return update(ranges, state, probes, ended, goals), draws, probes
 
     return play
 
@@ -109,7 +113,7 @@ def test_a_bound_that_became_too_hard_moves_in(ranges):
     state = ranges.init()
     state = state.replace(levels=jnp.full_like(state.levels, 0.5))
     probes = jnp.full(32, 1, jnp.int32)
-    after = ranges.update(state, probes, jnp.ones(32, bool), jnp.zeros(32))
+    after = update(ranges, state, probes, jnp.ones(32, bool), jnp.zeros(32))
     moved = np.argwhere(np.asarray(after.levels) != 0.5)
     np.testing.assert_array_equal(moved, [[EFFECTS.index("object_mass"), 1]])
     np.testing.assert_allclose(after.levels.min(), 0.45, rtol=1e-6)
@@ -120,7 +124,7 @@ def test_between_the_thresholds_a_bound_stays(ranges):
     state = state.replace(levels=jnp.full_like(state.levels, 0.5))
     goals = jnp.full(32, (CONFIG.widen_at + CONFIG.narrow_at) / 2)
     probes = jnp.full(32, 1, jnp.int32)
-    after = ranges.update(state, probes, jnp.ones(32, bool), goals)
+    after = update(ranges, state, probes, jnp.ones(32, bool), goals)
     np.testing.assert_array_equal(after.levels, state.levels)
     np.testing.assert_array_equal(after.episodes, 0)
 
@@ -129,7 +133,7 @@ def test_episodes_that_go_on_or_probe_nothing_do_not_count(ranges):
     state = ranges.init()
     probes = jnp.array([1] * 16 + [NO_PROBE] * 16, jnp.int32)
     ended = jnp.array([False] * 16 + [True] * 16)
-    after = ranges.update(state, probes, ended, jnp.full(32, 10.0))
+    after = update(ranges, state, probes, ended, jnp.full(32, 10.0))
     np.testing.assert_array_equal(after.episodes, 0)
     np.testing.assert_array_equal(after.goals, 0)
 
@@ -137,9 +141,22 @@ def test_episodes_that_go_on_or_probe_nothing_do_not_count(ranges):
 def test_a_bound_is_judged_only_after_enough_episodes(ranges):
     state, goals = ranges.init(), jnp.full(31, 10.0)
     probes, ended = jnp.full(31, 1, jnp.int32), jnp.ones(31, bool)
-    state = ranges.update(state, probes, ended, goals)
+    state = update(ranges, state, probes, ended, goals)
     np.testing.assert_array_equal(state.levels, 0)
     assert state.episodes.sum() == 31
-    state = ranges.update(state, probes[:1], ended[:1], goals[:1])
+    state = update(ranges, state, probes[:1], ended[:1], goals[:1])
     assert state.levels.max() == np.float32(CONFIG.step)
     assert state.episodes.sum() == 0
+
+
+def test_devices_move_their_bounds_together(ranges):
+    # Sixteen episodes at the same bound on each of two devices, and 32 are enough.
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), ranges.init())
+    probes, ended = jnp.full((2, 16), 1), jnp.ones((2, 16), bool)
+    # On average 7.5 goals: the first device alone would narrow, the second widen.
+    goals = jnp.stack([jnp.zeros(16), jnp.full(16, 15.0)])
+    counted = jax.vmap(ranges.count)(states, probes, ended, goals)
+    after = jax.vmap(lambda s: ranges.judge(s, "devices"), axis_name="devices")(counted)
+    row = EFFECTS.index("object_mass")
+    np.testing.assert_allclose(after.levels[:, row, 1], CONFIG.step)
+    np.testing.assert_array_equal(after.episodes, 0)
