@@ -91,12 +91,23 @@ class GoalConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Reward = angle gained [rad] + these (appendix C.1)."""
+    """Weights of what is rewarded (appendix C.1; those that are 0 are not in it)."""
 
+    progress: float = 1.0
+    """Of the angle gained in a control step [rad]."""
     success: float = 5.0
     """When a goal is met."""
     drop: float = -20.0
     """When the object is dropped."""
+    timeout: float = 0.0
+    """When an episode is cut because a goal took too long."""
+    closeness: float = 0.0
+    """Of 1 / (angle to the goal [rad] + 0.1), every control step (IsaacGymEnvs)."""
+    distance: float = 0.0
+    """Of how far the object is from where it fell into the hand, horizontally [m],
+    every control step."""
+    effort: float = 0.0
+    """Of the mean square of the smoothed action, every control step."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,12 @@ class TaskConfig:
 
     goal: GoalConfig = GoalConfig()
     reward: RewardConfig = RewardConfig()
-    action_bins: int = 11
-    """Bins per action coordinate, evenly spaced over [-1, 1]."""
+    action_bins: int | None = 11
+    """Bins per action coordinate, evenly spaced over [-1, 1]; None: any number, from a
+    Gaussian policy, clipped to that range."""
+    action_targets: Literal["relative", "absolute"] = "relative"
+    """Whether an action of 0 asks for the present joint angle (C.1) or for the middle
+    of the actuator's range."""
     action_smoothing: float = 0.3
     """Weight on the past in the moving average of actions, per control step."""
     drop_height: float = 0.04

@@ -17,7 +17,7 @@ from mjx_dex.learning import Trainer, rollout
 from mjx_dex.physics import make_engine
 from mjx_dex.physics.contacts import measure_contacts
 from mjx_dex.physics.native import available_cores
-from mjx_dex.task import BankedEnvironments, HandEnv, make_env
+from mjx_dex.task import BankedEnvironments, HandEnv, actions, make_env
 
 Engine = Literal["native", "mjx", "warp"]
 Layer = Literal["bare", "physics", "stepping", "task", "policy", "training"]
@@ -106,8 +106,9 @@ def measure(config: Config, layers: tuple[Layer, ...], repeats: int) -> Iterator
 
     def act_randomly(state, key, step):
         def act(state, key):
-            shape = (config.num_envs, worlds.action_shape[0])
-            action = jax.random.randint(key, shape, 0, worlds.action_shape[1])
+            coordinates, bins = worlds.action_shape
+            shape = config.num_envs, coordinates
+            action = actions.random_action(key, shape, bins)
             return step(state, action)[0], None
 
         return jax.lax.scan(act, state, jax.random.split(key, horizon))[0]

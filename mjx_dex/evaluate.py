@@ -11,7 +11,6 @@ import numpy as np
 
 from mjx_dex import settings
 from mjx_dex.config import Config, replace
-from mjx_dex.learning import distributions
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
 from mjx_dex.physics import choose_engine
@@ -120,10 +119,9 @@ def evaluate(
     """
     env = make_env(config)
     worlds = BankedEnvironments(env, trials, config.bank)
-    select = (
-        (lambda _, x: distributions.mode(x)) if most_likely else distributions.sample
-    )
-    empty = agent.policy_network.initial_carry()
+    policy, _, actions = agent.networks
+    select = (lambda _, x: actions.mode(x)) if most_likely else actions.sample
+    empty = policy.initial_carry()
 
     @jax.jit
     def start(key):
@@ -134,8 +132,8 @@ def evaluate(
     @jax.jit
     def step(playing, key):
         state, observation, carry, first = playing
-        carry, logits = jax.vmap(agent.act)(carry, observation.policy, first)
-        state, time_step = worlds.step(state, select(key, logits))
+        carry, outputs = jax.vmap(agent.act)(carry, observation.policy, first)
+        state, time_step = worlds.step(state, select(key, outputs))
         first = time_step.terminated | time_step.truncated
         return (state, time_step.observation, carry, first), time_step
 

@@ -318,7 +318,7 @@ class Transition:
 
     observation: Any
     action: jax.Array
-    """[action coordinates] int32, bin of each."""
+    """[action coordinates] bin of each, or any numbers."""
     log_prob: jax.Array
     """[] of that action when it was taken."""
     value: jax.Array

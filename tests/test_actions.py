@@ -49,10 +49,26 @@ def recording_env(hand, config, **changes):
 
 
 def test_bins_are_evenly_spaced_with_both_ends():
-    values = actions.decode_bins(jnp.arange(11), 11)
+    values = actions.decode(jnp.arange(11), 11)
     expected = [-1, -0.8, -0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6, 0.8, 1]
     np.testing.assert_allclose(values, expected, atol=1e-6)
-    np.testing.assert_array_equal(actions.decode_bins(jnp.arange(3), 3), [-1, 0, 1])
+    np.testing.assert_array_equal(actions.decode(jnp.arange(3), 3), [-1, 0, 1])
+
+
+def test_numbers_are_clipped():
+    values = actions.decode(jnp.array([-3.0, -0.25, 0.7, 1.5]), None)
+    np.testing.assert_allclose(values, [-1.0, -0.25, 0.7, 1.0])
+
+
+@pytest.mark.parametrize("num_bins", [11, None])
+def test_random_actions_are_spread_evenly(num_bins):
+    chosen = actions.random_action(jax.random.key(0), (20_000,), num_bins)
+    values = np.asarray(actions.decode(chosen, num_bins))
+    # Four standard errors of mean and variance of an even spread.
+    variance = 1 / 3 if num_bins is None else np.var(np.linspace(-1, 1, 11))
+    assert abs(values.mean()) < 4 * (variance / 20_000) ** 0.5
+    assert abs(values.var() - variance) < 4 * variance / 20_000**0.5
+    assert values.min() >= -1 and values.max() <= 1
 
 
 def test_smoothing_of_three_actions():
@@ -106,6 +122,16 @@ def test_targets_are_relative_to_the_joints(hand):
     np.testing.assert_allclose(targets[A_THJ0], -0.9 - 0.4 * half_range, atol=1e-6)
 
 
+def test_absolute_targets_do_not_depend_on_the_joints(hand, ranges):
+    action = jnp.asarray(np.linspace(-1, 1, 20), jnp.float32)
+    for angles in (jnp.zeros(24), jnp.full(24, 0.3)):
+        targets = actions.joint_targets(
+            action, angles, hand, jnp.asarray(hand.ctrl_range), relative=False
+        )
+        expected = ranges[:, 0] + (np.linspace(-1, 1, 20) + 1) / 2 * np.ptp(ranges, 1)
+        np.testing.assert_allclose(targets, expected, atol=1e-6)
+
+
 def test_coupled_joints_are_summed(hand):
     angles = jnp.zeros(24).at[FFJ1].set(0.5).at[FFJ0].set(0.3)
     angles = angles.at[LFJ1].set(1.0).at[LFJ0].set(0.9)
@@ -126,11 +152,17 @@ def test_targets_are_clipped_to_the_range(hand, ranges, action, end):
 def test_a_locked_wrist_is_sent_to_zero(hand, pitch):
     angles = jnp.zeros(24).at[WRJ0].set(pitch)
     action = jnp.asarray(np.linspace(-1, 1, 20), jnp.float32)
-    locked = actions.lock_wrist(action, angles, hand, hand.ctrl_range)
-    targets = targets_of(locked, angles, hand)
-    np.testing.assert_allclose(targets[A_WRJ0], 0, atol=1e-6)
+    targets = targets_of(action, angles, hand)
+    locked = actions.lock_wrist(targets, hand.ctrl_range)
+    assert locked[A_WRJ0] == 0
     others = np.arange(20) != A_WRJ0
-    np.testing.assert_array_equal(locked[others], action[others])
+    np.testing.assert_array_equal(locked[others], targets[others])
+
+
+def test_a_locked_wrist_stays_within_its_drawn_range(hand):
+    ranges = jnp.asarray(hand.ctrl_range).at[A_WRJ0].set(jnp.array([0.1, 0.6]))
+    locked = actions.lock_wrist(jnp.zeros(20), ranges)
+    assert locked[A_WRJ0] == np.float32(0.1)
 
 
 def test_the_environment_smooths_then_aims(hand, config, started, ranges):

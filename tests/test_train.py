@@ -5,9 +5,10 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
-from mjx_dex import evaluate, train
+from mjx_dex import evaluate, report, train
 
 TINY = [
     *("--engine", "native", "--num-envs", "4", "--task.start-steps", "3"),
@@ -93,6 +94,46 @@ def test_evaluate_without_a_run_is_one_line(tmp_path, capsys):
 def test_bad_values_are_one_line(tmp_path, capsys):
     arguments = [*TINY, "--run-dir", str(tmp_path / "x"), "--object.shape", "teapot"]
     assert "teapot" in error_of(arguments, capsys)
+
+
+def test_spoiled_networks_end_training_in_one_line(tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = [*TINY, "--run-dir", str(folder)]
+    assert train.main([*arguments, "--max-env-steps", "16"]) == 0
+    capsys.readouterr()
+    # Steps so long that numbers overflow.
+    steep = ["--ppo.kl-target", "None", "--ppo.learning-rate", "1e38"]
+    resumed = ["--resume", "--run-dir", str(folder), "--max-env-steps", "160", *steep]
+    error = error_of(resumed, capsys)
+    assert "parameters became infinite or NaN in iteration 2" in error
+    assert "--resume goes on from the checkpoint of iteration 1" in error
+    gentle = ["--ppo.learning-rate", "1e-4", "--max-env-steps", "48"]
+    assert train.main(["--resume", "--run-dir", str(folder), *gentle]) == 0
+    assert rows(folder)[-1]["learning_rate"] == pytest.approx(1e-4)
+
+
+def test_running_out_of_memory_is_one_line(run_dir, capsys, monkeypatch):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 123456789 bytes.\nmore"
+        )
+
+    monkeypatch.setattr(train.Trainer, "iterate", fail)
+    arguments = ["--resume", "--run-dir", str(run_dir), "--max-env-steps", "160"]
+    error = error_of(arguments, capsys)
+    assert "out of memory" in error and "lower --num-envs" in error
+    assert "--resume goes on from the checkpoint of iteration" in error
+
+
+def test_full_buffers_are_said_once_and_counted(tmp_path, capsys):
+    row = dict.fromkeys(("env_steps", "goals_per_episode", "kl", "broken_worlds"), 0)
+    with report.RunLog(tmp_path, 100, 0) as run_log:
+        for iteration, lost in enumerate((0, 7, 9)):
+            run_log.write(iteration, row | {"lost_contacts": lost}, None)
+    said = capsys.readouterr().err
+    assert said.count("a contact or constraint buffer was full") == 1
+    assert "--physics.max-contacts" in said
+    assert [row["lost_contacts"] for row in rows(tmp_path)] == [0, 7, 9]
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):

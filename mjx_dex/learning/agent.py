@@ -1,25 +1,42 @@
 """Policy and value network with what they need to be evaluated."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from mjx_dex.config import NetworkConfig
+from mjx_dex.learning.distributions import Distribution, make_distribution
 from mjx_dex.learning.networks import Carry, Network
 from mjx_dex.learning.statistics import Statistics
 
 
+class Networks(NamedTuple):
+    """What is learned, without its parameters."""
+
+    policy: Network
+    value: Network
+    actions: Distribution
+    """Whose parameters the policy puts out."""
+
+
 def make_networks(
-    config: NetworkConfig, action_shape: tuple[int, int]
-) -> tuple[Network, Network]:
-    """The policy, one logit per bin of each action coordinate, and the value."""
+    config: NetworkConfig, action_shape: tuple[int, int | None]
+) -> Networks:
+    """Both networks.
+
+    Args:
+        config: sizes and memories.
+        action_shape: action coordinates, and bins of each; None if any number will do.
+    """
+    coordinates, bins = action_shape
+    actions = make_distribution(bins)
     policy = Network(
-        outputs=action_shape,
+        outputs=(coordinates, actions.num_outputs),
         hidden=config.hidden,
         memory=config.memory,
         recurrent=config.policy_memory == "lstm",
-        head_scale=0.01,  # begins with all bins nearly equally likely
+        head_scale=0.01,  # begins with all actions nearly equally likely
     )
     value = Network(
         outputs=(),
@@ -28,15 +45,14 @@ def make_networks(
         recurrent=config.value_memory == "lstm",
         head_scale=1.0,
     )
-    return policy, value
+    return Networks(policy, value, actions)
 
 
 @dataclass(frozen=True)
 class Agent:
     """Both networks with parameters and statistics, for one environment."""
 
-    policy_network: Network
-    value_network: Network
+    networks: Networks
     parameters: dict[str, Any]
     """Of "policy" and "value"."""
     statistics: dict[str, Statistics]
@@ -45,19 +61,22 @@ class Agent:
     def act(
         self, carry: Carry, observation: jax.Array, first: jax.Array
     ) -> tuple[Carry, jax.Array]:
-        """New policy memory and logits [coordinates, bins] for one observation."""
+        """New policy memory and outputs [coordinates, n] for one observation.
+
+        Actions are drawn from them by ``networks.actions``.
+        """
         inputs = self.statistics["policy"].normalize_clipped(observation)
-        carry, logits = self.policy_network.apply(
+        carry, outputs = self.networks.policy.apply(
             self.parameters["policy"], carry, inputs[None], first[None]
         )
-        return carry, logits[0]
+        return carry, outputs[0]
 
     def value(
         self, carry: Carry, observation: jax.Array, first: jax.Array
     ) -> tuple[Carry, jax.Array]:
         """New value memory and the value [] of one observation, in units of reward."""
         inputs = self.statistics["value"].normalize_clipped(observation)
-        carry, value = self.value_network.apply(
+        carry, value = self.networks.value.apply(
             self.parameters["value"], carry, inputs[None], first[None]
         )
         return carry, self.statistics["returns"].denormalize(value[0])

@@ -8,8 +8,8 @@ import optax
 from flax import struct
 
 from mjx_dex.config import PPOConfig
-from mjx_dex.learning import distributions
-from mjx_dex.learning.networks import Carry, Network
+from mjx_dex.learning.agent import Networks
+from mjx_dex.learning.networks import Carry
 
 KL_STEP = 1.3
 """Factor by which one iteration may change an adaptive learning rate."""
@@ -32,7 +32,7 @@ class Chunk:
     first: jax.Array
     """[chunk] bool: an episode begins."""
     action: jax.Array
-    """[chunk, coordinates] int32."""
+    """[chunk, coordinates]."""
     log_prob: jax.Array
     """[chunk] when acting."""
     advantage: jax.Array
@@ -52,8 +52,7 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
 def loss(
     parameters: dict[str, Any],
     chunks: Chunk,
-    policy: Network,
-    value: Network,
+    networks: Networks,
     config: PPOConfig,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The clipped surrogate, entropy bonus and value error of a minibatch [n, chunk].
@@ -61,18 +60,19 @@ def loss(
     ρ = π(a|s) / π_old(a|s);  maximize E[min(ρ A, clip(ρ, 1−ε, 1+ε) A)] + c H(π).
     The advantages A are standardized already.
     """
-    _, logits = jax.vmap(policy.apply, (None, 0, 0, 0))(
+    policy, value, actions = networks
+    _, outputs = jax.vmap(policy.apply, (None, 0, 0, 0))(
         parameters["policy"], chunks.policy_carry, chunks.policy_input, chunks.first
     )
     _, predicted = jax.vmap(value.apply, (None, 0, 0, 0))(
         parameters["value"], chunks.value_carry, chunks.value_input, chunks.first
     )
-    log_ratio = distributions.log_prob(logits, chunks.action) - chunks.log_prob
+    log_ratio = actions.log_prob(outputs, chunks.action) - chunks.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
     advantage = chunks.advantage
     surrogate = jnp.minimum(ratio * advantage, clipped * advantage).mean()
-    entropy = distributions.entropy(logits).mean()
+    entropy = actions.entropy(outputs).mean()
     value_error = jnp.square(predicted - chunks.value_target).mean()
     total = -surrogate - config.entropy * entropy + config.value_weight * value_error
     return total, {
@@ -91,7 +91,7 @@ def optimize(
     chunks: Chunk,
     learning_rate: jax.Array,
     key: jax.Array,
-    networks: tuple[Network, Network],
+    networks: Networks,
     config: PPOConfig,
     axis_name: str,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, jax.Array]]:
@@ -103,7 +103,7 @@ def optimize(
         chunks: [n, chunk] this device's experience.
         learning_rate: [] Adam's step size.
         key: random key of this device.
-        networks: policy and value.
+        networks: what is learned.
         config: hyperparameters.
         axis_name: gradients are averaged over the devices along this axis.
 
@@ -163,13 +163,13 @@ def standardize(x: jax.Array, axis_name: str) -> jax.Array:
 def _gradient(
     parameters: dict[str, Any],
     minibatch: Chunk,
-    networks: tuple[Network, Network],
+    networks: Networks,
     config: PPOConfig,
 ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     """Gradient and metrics of a minibatch, computed part by part to save memory."""
 
     def of(part):
-        return jax.grad(loss, has_aux=True)(parameters, part, *networks, config)
+        return jax.grad(loss, has_aux=True)(parameters, part, networks, config)
 
     parts = config.accumulation
     if parts == 1:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_dex import trees
-from mjx_dex.learning import distributions
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.networks import Carry, Network
 from mjx_dex.learning.vector import VectorEnvironment
@@ -57,8 +56,8 @@ def start(vector_env: VectorEnvironment, agent: Agent, key: jax.Array) -> Actors
         env_state=env_state,
         observation=observation,
         first=jnp.ones(num_envs, bool),
-        policy_carry=empty(agent.policy_network),
-        value_carry=empty(agent.value_network),
+        policy_carry=empty(agent.networks.policy),
+        value_carry=empty(agent.networks.value),
         key=key,
     )
 
@@ -113,10 +112,10 @@ def _step(
 ) -> tuple[Actors, Transition, dict[str, jax.Array]]:
     key, action_key = jax.random.split(actors.key)
     observation, first = actors.observation, actors.first
-    policy_carry, logits = jax.vmap(agent.act)(
+    policy_carry, outputs = jax.vmap(agent.act)(
         actors.policy_carry, observation.policy, first
     )
-    action = distributions.sample(action_key, logits)
+    action = agent.networks.actions.sample(action_key, outputs)
     env_state, time_step = vector_env.step(actors.env_state, action)
 
     value_carry, value = jax.vmap(agent.value)(
@@ -129,7 +128,7 @@ def _step(
     transition = Transition(
         observation=observation,
         action=action,
-        log_prob=distributions.log_prob(logits, action),
+        log_prob=agent.networks.actions.log_prob(outputs, action),
         value=value,
         next_value=next_value,
         reward=time_step.reward,

@@ -97,7 +97,7 @@ class Trainer:
 
     def agent(self, learner: Learner) -> Agent:
         """The networks as they are now."""
-        return Agent(*self._networks, learner.parameters, learner.statistics)
+        return Agent(self._networks, learner.parameters, learner.statistics)
 
     @functools.cached_property
     def _init(self):
@@ -137,7 +137,7 @@ class Trainer:
         return self._jit(iterate, donate_argnums=0, out_shardings=(self.sharding, None))
 
     def _initial_parameters(self, key: jax.Array, sample) -> dict[str, Any]:
-        policy, value = self._networks
+        policy, value, _ = self._networks
         policy_key, value_key = jax.random.split(key)
         first = jnp.ones(1, bool)
         return {
@@ -149,7 +149,7 @@ class Trainer:
 
     def _start(self, key: jax.Array) -> rollout.Actors:
         key = jax.random.fold_in(key, jax.lax.axis_index(DEVICES))
-        agent = Agent(*self._networks, {}, {})
+        agent = Agent(self._networks, {}, {})
         actors = rollout.start(self.vector_env, agent, key)
         return jax.tree.map(lambda x: _strong(x)[None], actors)
 

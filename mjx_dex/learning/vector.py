@@ -12,21 +12,21 @@ from mjx_dex.types import Observation, TimeStep
 class Environment(Protocol):
     """One environment as two pure functions."""
 
-    action_shape: tuple[int, int]
-    """Action coordinates, and bins of each."""
+    action_shape: tuple[int, int | None]
+    """Action coordinates, and bins of each; None where any number will do."""
 
     def reset(self, key: jax.Array) -> tuple[Any, Observation]:
         """Begin an episode."""
 
     def step(self, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
-        """Take one action, [coordinates] int32; do not reset."""
+        """Take one action [coordinates], int32 if in bins; do not reset."""
 
 
 class VectorEnvironment(Protocol):
     """``num_envs`` environments that restart themselves."""
 
     num_envs: int
-    action_shape: tuple[int, int]
+    action_shape: tuple[int, int | None]
 
     def reset(self, key: jax.Array) -> tuple[Any, Observation]:
         """Begin an episode in each; observations are [num_envs, ...]."""

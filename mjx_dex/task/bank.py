@@ -54,8 +54,8 @@ class BankedEnvironments:
             )
 
     @property
-    def action_shape(self) -> tuple[int, int]:
-        """Action coordinates, and bins of each."""
+    def action_shape(self) -> tuple[int, int | None]:
+        """See ``HandEnv.action_shape``."""
         return self.env.action_shape
 
     def reset(self, key: jax.Array) -> tuple[BankState, Observation]:
@@ -100,7 +100,7 @@ class BankedEnvironments:
 
         Args:
             state: before.
-            actions: [num_envs, 20] int32 bins.
+            actions: [num_envs, 20].
 
         Returns:
             The new state and [num_envs] time steps.

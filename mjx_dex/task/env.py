@@ -13,7 +13,7 @@ from mjx_dex.randomization import AdaptiveRanges, AdaptiveState, Randomization
 from mjx_dex.randomization.observation import remember
 from mjx_dex.randomization.occlusion import NailBoxes
 from mjx_dex.randomization.physics import control_range
-from mjx_dex.task import actions, goals, observations
+from mjx_dex.task import actions, goals, observations, rewards
 from mjx_dex.types import (
     EffectMemory,
     EnvState,
@@ -61,8 +61,8 @@ class HandEnv:
         self._base_markers = jnp.asarray(hand.base_markers, jnp.float32)
 
     @property
-    def action_shape(self) -> tuple[int, int]:
-        """Action coordinates, and bins of each."""
+    def action_shape(self) -> tuple[int, int | None]:
+        """Action coordinates, and bins of each; None where any number will do."""
         return NUM_ACTIONS, self._task.action_bins
 
     @property
@@ -106,7 +106,7 @@ class HandEnv:
 
         Args:
             state: before it.
-            action: [20] int32 bins.
+            action: [20] int32 bins, or numbers where there are no bins.
         """
         moved, lost = self.act(state, action)
         state, time_step = self.judge(state, moved, lost)
@@ -114,7 +114,7 @@ class HandEnv:
         return state, time_step.replace(observation=observation)
 
     def act(self, state: EnvState, action: jax.Array) -> tuple[EnvState, jax.Array]:
-        """Move the world by an action [20] of bins, judging nothing.
+        """Move the world by an action [20], judging nothing.
 
         Returns:
             The state with new physics and effect memory, and [] int32: contacts or
@@ -125,7 +125,7 @@ class HandEnv:
         return state.replace(physics=physics, memory=memory), lost
 
     def ask(self, state: EnvState, action: jax.Array) -> tuple[tuple, EffectMemory]:
-        """What an action [20] of bins asks of the engine, and new memory.
+        """What an action [20] asks of the engine, and new memory.
 
         Returns:
             The arguments of ``Engine.step``: parameters, physics state, actuator
@@ -144,10 +144,10 @@ class HandEnv:
         return (draw.parameters, state.physics, targets, force, timesteps), memory
 
     def aim(self, state: EnvState, action: jax.Array) -> tuple[jax.Array, EffectMemory]:
-        """Actuator targets [20] [rad] for an action [20] of bins, and new memory."""
+        """Actuator targets [20] [rad] for an action [20], and new memory."""
         joint_angles = state.physics.qpos[:NUM_JOINTS]
         key, draw, memory = state.key, state.draw, state.memory
-        value = actions.decode_bins(action, self._task.action_bins)
+        value = actions.decode(action, self._task.action_bins)
         value, memory = self._menu.apply("action_noise", key, value, draw, memory)
         value, memory = actions.smooth(value, memory, self._task.action_smoothing)
         value, memory = self._menu.apply("action_delay", key, value, draw, memory)
@@ -155,9 +155,12 @@ class HandEnv:
         value = jnp.clip(value, -1.0, 1.0)
         value, memory = self._menu.apply("backlash", key, value, draw, memory)
         ctrl_range = control_range(draw.parameters, self._menu.nominal, self._hand)
+        relative = self._task.action_targets == "relative"
+        targets = actions.joint_targets(
+            value, joint_angles, self._hand, ctrl_range, relative
+        )
         if self._task.locked_wrist:
-            value = actions.lock_wrist(value, joint_angles, self._hand, ctrl_range)
-        targets = actions.joint_targets(value, joint_angles, self._hand, ctrl_range)
+            targets = actions.lock_wrist(targets, ctrl_range)
         return targets, memory
 
     def judge(
@@ -180,9 +183,6 @@ class HandEnv:
         angle = self._angle(physics, state.goal)
         met = ~broken & (angle < self._task.goal.tolerance)
         dropped = ~broken & self._is_below_hand(physics)
-        reward = jnp.where(broken, 0.0, state.angle_to_goal - angle)
-        reward += self._task.reward.success * met + self._task.reward.drop * dropped
-
         goals_met = state.goals_met + met
         steps_on_goal = jnp.where(met, 0, state.steps_on_goal + 1)
         completed = goals_met >= self._task.goal.count
@@ -190,6 +190,18 @@ class HandEnv:
         terminated = dropped | broken
         truncated = (completed | timed_out) & ~terminated
         ended = terminated | truncated
+        reward = rewards.reward(
+            self._task.reward,
+            progress=state.angle_to_goal - angle,
+            met=met,
+            dropped=dropped,
+            timed_out=timed_out & truncated,
+            angle=angle,
+            distance=jnp.linalg.norm(
+                (physics.qpos - self._initial.qpos)[OBJECT_POSITION][:2]
+            ),
+            action=actions.smoothed(moved.memory),
+        )
 
         limit = goals.next_angle_limit(
             state.goal_angle_limit, met, ended & (goals_met == 0), self._task.goal
@@ -224,7 +236,7 @@ class HandEnv:
         return next_state, TimeStep(
             observation=None,
             last_observation=last_observation,
-            reward=reward,
+            reward=jnp.where(broken, 0.0, reward),
             terminated=terminated,
             truncated=truncated,
             metrics=jax.tree.map(lambda x: x.astype(jnp.float32), metrics),
@@ -252,9 +264,9 @@ class HandEnv:
         )
 
     def random_action(self, state: EnvState) -> jax.Array:
-        """Bins [20] for a starting world, a function of its key and age."""
+        """An action [20] for a starting world, a function of its key and age."""
         key = jax.random.fold_in(state.key, state.episode_steps)
-        return jax.random.randint(key, (NUM_ACTIONS,), 0, self._task.action_bins)
+        return actions.random_action(key, (NUM_ACTIONS,), self._task.action_bins)
 
     def is_lost(self, moved: EnvState) -> jax.Array:
         """[] bool: a starting world dropped its object or blew up."""

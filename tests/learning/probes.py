@@ -113,6 +113,18 @@ class RewardFromBoth(Probe):
         return jnp.where(action == right, 0.5, -0.5).sum()
 
 
+class RewardFromNumber(Probe):
+    """Any number will do; the farther from half of what is seen, the less is earned."""
+
+    action_shape = (1, None)
+
+    def see(self, state):
+        return state.sign[None]
+
+    def earn(self, state, action):
+        return 1 - jnp.square(action[0] - state.sign / 2)
+
+
 class Memory(Probe):
     """The cue is seen at first only; repeating it in the last action earns 1, else -1.
 

@@ -102,7 +102,7 @@ def test_without_memory_nothing_but_the_input_counts():
 @pytest.mark.parametrize("memory", ["lstm", "none"])
 def test_initial_policy_is_nearly_uniform(memory):
     config = NetworkConfig(policy_memory=memory, hidden=64, memory=32)
-    policy, _ = make_networks(config, (20, 11))
+    policy, _, _ = make_networks(config, (20, 11))
     carry, first = policy.initial_carry(), NEVER_FIRST
     inputs = 2 * INPUTS
     parameters = policy.init(jax.random.key(0), carry, inputs, first)
@@ -114,7 +114,7 @@ def test_initial_policy_is_nearly_uniform(memory):
 
 def test_value_network_gives_one_number_and_its_own_memory_kind():
     config = NetworkConfig(policy_memory="none", hidden=8, memory=UNITS)
-    policy, value = make_networks(config, (20, 11))
+    policy, value, _ = make_networks(config, (20, 11))
     assert [part.shape for part in policy.initial_carry()] == [(0,), (0,)]
     assert [part.shape for part in value.initial_carry()] == [(UNITS,), (UNITS,)]
     parameters = value.init(jax.random.key(0), EMPTY, INPUTS, NEVER_FIRST)

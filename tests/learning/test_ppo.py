@@ -9,6 +9,8 @@ from probes import ConstantReward
 
 from mjx_dex.config import NetworkConfig, PPOConfig
 from mjx_dex.learning import AutoReset, Trainer, ppo
+from mjx_dex.learning.agent import Networks
+from mjx_dex.learning.distributions import Categorical
 
 
 class Table:
@@ -18,7 +20,7 @@ class Table:
         return carry, parameters[inputs[:, 0].astype(jnp.int32)]
 
 
-TABLES = (Table(), Table())
+TABLES = Networks(Table(), Table(), Categorical(2))
 CONFIG = PPOConfig(
     clip=0.2,
     entropy=0.0,
@@ -66,11 +68,11 @@ def chunks():
 
 
 def loss(config=CONFIG, **changes):
-    return ppo.loss(parameters(), chunks().replace(**changes), *TABLES, config)
+    return ppo.loss(parameters(), chunks().replace(**changes), TABLES, config)
 
 
 def gradients(config=CONFIG):
-    gradient = jax.grad(lambda p: ppo.loss(p, chunks(), *TABLES, config)[0])
+    gradient = jax.grad(lambda p: ppo.loss(p, chunks(), TABLES, config)[0])
     return jax.tree.map(np.asarray, gradient(parameters()))
 
 

@@ -66,11 +66,10 @@ STATISTICS = {
 
 def make_agent(memory):
     config = NetworkConfig(memory, memory, hidden=8, memory=6)
-    networks = dict(
-        zip(("policy", "value"), make_networks(config, (2, 3)), strict=True)
-    )
+    networks = make_networks(config, (2, 3))
     parameters = {}
-    for index, (name, network) in enumerate(networks.items()):
+    for index, name in enumerate(("policy", "value")):
+        network = getattr(networks, name)
         carry, inputs = network.initial_carry(), STATISTICS[name].mean[None]
         initial = network.init(jax.random.key(0), carry, inputs, jnp.zeros(1, bool))
         # Far from initial, so that the policy is not uniform and memory matters.
@@ -78,7 +77,7 @@ def make_agent(memory):
             lambda x, i=index: x + 0.7 * jax.random.normal(jax.random.key(i), x.shape),
             initial,
         )
-    return Agent(*networks.values(), parameters, STATISTICS)
+    return Agent(networks, parameters, STATISTICS)
 
 
 class Run:
@@ -108,7 +107,7 @@ def run(request):
 
 def outputs(agent, name, carry, observations, first):
     """A network applied to a sequence, with normalization written out."""
-    network = getattr(agent, f"{name}_network")
+    network = getattr(agent.networks, name)
     statistics = STATISTICS[name]
     inputs = (observations - statistics.mean) / jnp.sqrt(statistics.variance)
     inputs = jnp.clip(inputs, -5, 5)
@@ -166,7 +165,7 @@ def test_next_value_of_a_truncated_step_is_of_its_last_observation(run):
     vector_step = jax.jit(VECTOR_ENV.step)
     value = jax.jit(functools.partial(outputs, run.agent, "value"))
     env_state, no_first = run.actors.env_state, jnp.zeros(1, bool)
-    empty = run.agent.value_network.initial_carry()
+    empty = run.agent.networks.value.initial_carry()
     carries = [
         jax.tree.map(lambda x, e=env: x[e], run.actors.value_carry)
         for env in range(ENVS)
