@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from test_train import TINY
@@ -65,13 +67,47 @@ def rows(run_dir):
     ]
 
 
+SRUN = """#!/bin/bash
+for i in 0 1; do
+    SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
+done
+wait -n && wait -n
+"""
+"""As in a job of two tasks on this machine."""
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """Four iterations of 16 steps on two processes, and what these said."""
-    folder = tmp_path_factory.mktemp("distributed") / "straight"
-    every_iteration = ("--checkpoint-minutes", "0")
-    said = finish(start(folder, *TINY, *every_iteration, "--max-env-steps", "64"))
-    return folder, said
+    """Four iterations of 16 steps on two processes, begun by the README's script.
+
+    Returns:
+        The run's folder and what both processes said.
+    """
+    folder = tmp_path_factory.mktemp("distributed")
+    (folder / ".venv").symlink_to(sys.prefix)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", readme, re.S)[1]
+    (folder / "slurm.sh").write_text(script)
+    (folder / "srun").write_text(SRUN)
+    (folder / "srun").chmod(0o755)
+    options = (*TINY, "--checkpoint-minutes", "0", "--max-env-steps", "64")
+    done = subprocess.run(
+        ["bash", "slurm.sh", *options],
+        cwd=folder,
+        env=os.environ
+        | {
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "SLURM_JOB_ID": "1",
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_NTASKS": "2",
+            "JAX_COORDINATOR_PORT": str(free_port()),
+        },
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "runs/slurm", done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -85,11 +121,10 @@ def stopped(straight, tmp_path):
 
 
 def test_two_processes_train_and_one_of_them_speaks(straight):
-    folder, ((first, first_log), (second, second_log)) = straight
-    assert "2 processes, 2 devices" in first_log
-    assert f"saved {folder} at 64 env steps" in first
-    assert "saved" not in second
-    assert "error" not in second_log and "processes" not in second_log
+    folder, said = straight
+    for line in ("2 processes, 2 devices", "at 64 env steps", "evaluate: python"):
+        assert said.count(line) == 1
+    assert "error" not in said
     assert [row["iteration"] for row in rows(folder)] == [1, 2, 3, 4]
     assert (folder / "checkpoints" / "4" / "checksums.json").exists()
     assert len(list((folder / "tensorboard").glob("events.*"))) == 1
@@ -107,7 +142,8 @@ def test_one_process_goes_on_with_the_worlds_of_two(stopped, capsys):
 
 
 def test_a_lost_process_ends_training_in_one_line(stopped):
-    first, second = start(stopped, "--resume", "--max-env-steps", "1000000")
+    options = ("--max-env-steps", "1000000", "--checkpoint-minutes", "60")
+    first, second = start(stopped, "--resume", *options)
     deadline = time.monotonic() + WAIT
     while rows(stopped)[-1]["iteration"] < 6:
         assert first.poll() is None and time.monotonic() < deadline, "no progress"

@@ -1,0 +1,117 @@
+"""Write what ``gpu_run.sh`` measured into the section "On a GPU" of docs/results.md.
+
+python scripts/write_results.py RUN COMMAND [--docs FOLDER]
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import yaml
+
+from mjx_dex.report import read_metrics
+
+BEGIN, END = "<!-- gpu_run: begin -->", "<!-- gpu_run: end -->"
+"""The section is between these lines; what was there is replaced."""
+
+
+def main():
+    """Read the run's files, write section and pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("command")
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    arguments = parser.parse_args()
+    run, docs = arguments.run, arguments.docs
+    page = docs / "results.md"
+    text = page.read_text()
+    if BEGIN not in text or END not in text:
+        raise SystemExit(f"error: {page} lacks the lines {BEGIN} and {END}")
+    shutil.copy(run / "bench.png", docs / "gpu_bench.png")
+    plot_over_time(run, docs / "gpu_curve.png")
+    before, rest = text.split(BEGIN)
+    section = "\n\n".join(
+        [describe(run, arguments.command), bench_table(run), training(run)]
+    )
+    page.write_text(f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}")
+    print(f"wrote {page}")
+
+
+def describe(run: Path, command: str) -> str:
+    """What was run, where, with which code."""
+    rows = json.loads((run / "bench.json").read_text())
+    devices = ", ".join(dict.fromkeys(row["device"] for row in rows))
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
+    ).stdout.strip()
+    return f"`{command}`, commit {commit or 'unknown'}, {devices}."
+
+
+def bench_table(run: Path) -> str:
+    """Every row of the bench."""
+    rows = json.loads((run / "bench.json").read_text())
+    lines = [
+        "| engine | menu | layer | worlds | env steps/s | physics steps/s "
+        "| years per hour | MiB | compile s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = (
+            *(row["engine"], row["menu"], row["layer"], f"{row['worlds']:,}"),
+            f"{row['env_steps_per_second']:,.0f}",
+            f"{row['physics_steps_per_second']:,.0f}",
+            f"{row['years_per_hour']:.3f}",
+            f"{row['memory_bytes'] / 2**20:,.0f}",
+            f"{row['compile_seconds']:.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "![pace and memory over worlds](gpu_bench.png)"])
+
+
+def training(run: Path) -> str:
+    """How the run went, and how its policy did."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    result = json.loads((run / "evaluation.json").read_text())
+    minutes = minutes_of(read_metrics(run))[-1]
+    protocol = ", ".join(
+        f"{name} {value}" for name, value in result["protocol"].items()
+    )
+    physics = config["physics"]
+    return (
+        f"Training with {config['num_envs']:,} worlds, {physics['substeps']} x "
+        f"{1000 * physics['timestep']:g} ms per step, randomization "
+        f"{config['randomization']['preset']}: {result['env_steps']:,} env steps in "
+        f"{minutes:.1f} minutes of iterations. Evaluated in {len(result['trials'])} "
+        f"trials ({protocol}): **{result['mean']:.2f} ± {result['standard_error']:.2f} "
+        f"goals per episode**, median {result['median']:g}; {result['drops']} drops, "
+        f"{result['timeouts']} out of time, {result['completions']} complete.\n\n"
+        "![goals per episode over wall-clock](gpu_curve.png)"
+    )
+
+
+def minutes_of(rows: list[dict]) -> np.ndarray:
+    """Minutes of training at the end of each iteration, without pauses between runs."""
+    steps = np.diff([0] + [row["env_steps"] for row in rows])
+    return np.cumsum(steps / [row["env_steps_per_second"] for row in rows]) / 60
+
+
+def plot_over_time(run: Path, path: Path) -> None:
+    """Draw goals per episode, as they were in training, over wall-clock."""
+    rows = read_metrics(run)
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    axis.plot(minutes_of(rows), [row["goals_per_episode"] for row in rows])
+    axis.set(xlabel="minutes of training", ylabel="goals per episode")
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""``scripts/gpu_run.sh`` from end to end, on a CPU and with tiny sizes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_train import TINY
+
+ROOT = Path(__file__).parents[1]
+TINY_BENCH = "--config quickstart --engines native --envs 4 --layers physics stepping"
+
+
+def run_script(checkout, env_steps):
+    """What it said; the time is ample."""
+    return subprocess.run(
+        ["scripts/gpu_run.sh", "20", "runs/tiny", *TINY[2:]],
+        cwd=checkout,
+        env=os.environ
+        | {
+            "PYTHON": sys.executable,
+            "BENCH_OPTIONS": f"{TINY_BENCH} --repeats 1",
+            "TRAIN_OPTIONS": f"--engine native --max-env-steps {env_steps}",
+            "EVALUATE_OPTIONS": "--trials 4 --task.goal.seconds 0.4",
+        },
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of what the script reads and writes."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("mjx_dex", "configs", "scripts"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "docs").mkdir()
+    page = "# Results\n<!-- gpu_run: begin -->\nold\n<!-- gpu_run: end -->\nmore\n"
+    (folder / "docs/results.md").write_text(page)
+    return folder
+
+
+def test_one_command_measures_trains_and_writes_it_down(checkout):
+    done = run_script(checkout, env_steps=48)
+    assert done.returncode == 0, done.stderr
+    page = (checkout / "docs/results.md").read_text()
+    assert page.startswith("# Results\n") and page.endswith("\nmore\n")
+    assert "old" not in page
+    assert "`scripts/gpu_run.sh 20 runs/tiny" in page
+    rows = json.loads((checkout / "runs/tiny/bench.json").read_text())
+    assert [row["layer"] for row in rows] == ["physics", "stepping"]
+    for row in rows:
+        assert f"| {row['env_steps_per_second']:,.0f} |" in page
+        assert row["physics_steps_per_second"] == 10 * row["env_steps_per_second"]
+    assert "48 env steps" in page
+    result = json.loads((checkout / "runs/tiny/evaluation.json").read_text())
+    assert f"**{result['mean']:.2f} ±" in page and "goals uniform" in page
+    for picture in ("gpu_bench.png", "gpu_curve.png"):
+        assert (checkout / "docs" / picture).stat().st_size > 5_000
+
+
+def test_again_it_goes_on_from_the_checkpoint(checkout):
+    run = checkout / "runs/tiny"
+    before = (run / "metrics.jsonl").read_text()
+    done = run_script(checkout, env_steps=64)
+    assert done.returncode == 0, done.stderr
+    after = (run / "metrics.jsonl").read_text()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == len(before.splitlines()) + 1
+    page = (checkout / "docs/results.md").read_text()
+    assert "64 env steps" in page and "48 env steps" not in page
