@@ -1,5 +1,7 @@
 """Measuring what the layers of training cost; ``bench`` is the command."""
 
+import functools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +10,7 @@ from functools import partial
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from mujoco.batch import Batch
 
@@ -32,6 +35,10 @@ LAYERS: dict[Layer, str] = {
 """What is inside the timer, each layer with those above it."""
 
 SECONDS_PER_YEAR = 365.25 * 24 * 3600
+FEW = 512
+"""Worlds that are started; more are copies of them."""
+ENOUGH_SECONDS = 10.0
+"""A row is not timed again once it has been timed for so long."""
 
 HEADER = (
     f"{'engine':7} {'menu':6} {'layer':9} {'worlds':>7} {'env steps/s':>12} "
@@ -51,6 +58,8 @@ class Row:
     substeps: int
     iterations: int
     """Newton iterations at most."""
+    runs: int
+    """Of which the median is given."""
     env_steps_per_second: float
     physics_steps_per_second: float
     years_per_hour: float
@@ -131,18 +140,17 @@ def measure(config: Config, layers: tuple[Layer, ...], repeats: int) -> Iterator
         threads = config.physics.threads or available_cores()
         batch = Batch(hand.model, config.num_envs, threads)
         step_bare = partial(_step_bare, batch, inputs, config.physics.substeps)
-        yield row("bare", _median_time(step_bare, repeats))
+        yield row("bare", _times(step_bare, repeats))
     for layer in layers:
         if layer in programs:
             function, arguments = programs[layer]
             program, seconds = _compile(jax.jit(function), *arguments)
-            pace = _median_time(partial(program, *arguments), repeats)
-            yield row(layer, pace, program, seconds)
+            times = _times(partial(program, *arguments), repeats)
+            yield row(layer, times, program, seconds)
     if "training" in layers:
         program, seconds = _compile(trainer._iterate, learner)
-        yield row(
-            "training", _training_time(program, learner, repeats), program, seconds
-        )
+        times = _training_times(program, learner, repeats)
+        yield row("training", times, program, seconds)
 
 
 def memory_line(
@@ -169,13 +177,38 @@ def _trainer(worlds: BankedEnvironments, config: Config) -> Trainer:
 def _started(config: Config):
     """A learner whose worlds have started, and what they ask of physics.
 
-    By the C engine, whichever is measured: the others would compile for minutes.
+    They start on the C engine, whichever is measured, for the others would compile for
+    minutes; and not more than ``FEW``: beyond that all are copies of these.
 
     Returns:
         The learner and the arguments of ``Engine.step`` in one iteration, [horizon,
         num_envs, ...] each.
     """
-    env = make_env(replace(config, engine="native"))
+    totals = config.num_envs, config.bank.size, config.bank.starting
+    copies = math.gcd(max(config.num_envs // FEW, 1), *totals)
+    names = ("num_envs", "bank.size", "bank.starting")
+    few = {name: n // copies for name, n in zip(names, totals, strict=True)}
+    unlimited = {"physics.max_contacts": None, "physics.max_constraints": None}
+    learner, inputs = _start(replace(config, engine="native", **unlimited, **few))
+
+    def copy(tree):
+        """Along the worlds' axis, which comes after the device's or the time's."""
+        return jax.tree.map(lambda x: jnp.concatenate([x] * copies, 1), tree)
+
+    actors, bank = learner.actors, learner.actors.env_state
+    bank = bank.replace(
+        worlds=copy(bank.worlds), ready=copy(bank.ready), starting=copy(bank.starting)
+    )
+    actors = copy(actors.replace(env_state=None, key=None)).replace(
+        env_state=bank, key=actors.key
+    )
+    return learner.replace(actors=actors), copy(inputs)
+
+
+@functools.cache
+def _start(config: Config):
+    """See ``_started``: these worlds themselves."""
+    env = make_env(config)
     worlds = BankedEnvironments(env, config.num_envs, config.bank)
     trainer = _trainer(worlds, config)
     learner = trainer.init(jax.random.key(config.seed))
@@ -216,9 +249,11 @@ def _step_bare(batch: Batch, inputs, substeps: int) -> None:
         batch.step(nstep=substeps)
 
 
-def _row(config: Config, layer: Layer, seconds: float, program=None, compiling=0.0):
+def _row(
+    config: Config, layer: Layer, times: list[float], program=None, compiling=0.0
+) -> Row:
     physics, device = config.physics, jax.devices()[0]
-    pace = config.num_envs * config.ppo.horizon / seconds
+    pace = config.num_envs * config.ppo.horizon / statistics.median(times)
     return Row(
         engine=config.engine,
         device=f"{device.platform} ({device.device_kind})",
@@ -227,6 +262,7 @@ def _row(config: Config, layer: Layer, seconds: float, program=None, compiling=0
         worlds=config.num_envs,
         substeps=physics.substeps,
         iterations=physics.iterations,
+        runs=len(times),
         env_steps_per_second=pace,
         physics_steps_per_second=pace * physics.substeps,
         years_per_hour=3600 * pace * physics.control_period / SECONDS_PER_YEAR,
@@ -251,23 +287,24 @@ def _memory(program) -> int:
     )
 
 
-def _median_time(call: Callable, repeats: int) -> float:
-    """Median seconds of ``call``, after one call that is not timed."""
+def _times(call: Callable, repeats: int) -> list[float]:
+    """Seconds of ``call``, each time, after one call that is not timed."""
     jax.block_until_ready(call())
     times = []
-    for _ in range(repeats):
+    while len(times) < repeats and sum(times) < ENOUGH_SECONDS:
         begun = time.perf_counter()
         jax.block_until_ready(call())
         times.append(time.perf_counter() - begun)
-    return statistics.median(times)
+    return times
 
 
-def _training_time(program: Callable, learner, repeats: int) -> float:
-    """Whole iterations, one after another: each gives its buffers to the next."""
-    times = []
-    for _ in range(repeats + 1):
-        begun = time.perf_counter()
-        learner, metrics = program(learner)
-        jax.block_until_ready((learner.parameters, metrics))
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times[1:])
+def _training_times(program: Callable, learner, repeats: int) -> list[float]:
+    """Seconds of whole iterations, each of which gives its buffers to the next."""
+    learners = [jax.tree.map(jnp.copy, learner)]
+
+    def iterate():
+        learner, metrics = program(learners.pop())
+        learners.append(learner)
+        return learner.parameters, metrics
+
+    return _times(iterate, repeats)

@@ -1,5 +1,6 @@
 """Room for contacts on warp and mjx, found by playing."""
 
+import functools
 import logging
 import math
 
@@ -34,7 +35,17 @@ def with_buffers(config: Config) -> Config:
     given = {"contacts": physics.max_contacts, "constraints": physics.max_constraints}
     if engine == "native" or None not in given.values():
         return config
-    seen = _play(config)
+    seen = _play(
+        Config(
+            engine="native",
+            hand=config.hand,
+            object=config.object,
+            physics=config.physics,
+            task=config.task,
+            randomization=config.randomization,
+            seed=config.seed,
+        )
+    )
     most = {"contacts": seen.most_contacts, "constraints": seen.most_constraints}
     room = {
         name: _with_margin(most[name]) if limit is None else limit
@@ -51,10 +62,10 @@ def _with_margin(seen: int) -> int:
     return 8 * math.ceil(MARGIN * max(seen, 1) / 8)
 
 
+@functools.cache
 def _play(config: Config) -> ContactStatistics:
     """Contacts of worlds that play random actions, and begin again when they drop."""
-    whole = {"engine": "native", "randomization.adaptive.enabled": False}
-    env = make_env(replace(config, **whole))
+    env = make_env(replace(config, **{"randomization.adaptive.enabled": False}))
     keys = jax.random.split(jax.random.key(config.seed), WORLDS)
     begun = jax.vmap(env.begin, (0, None))(keys, env.adaptive.init())
     play = jax.jit(

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from mjx_dex import bench, costs
+from mjx_dex.config import replace
+
+
+def test_memory_of_many_worlds_is_predicted_from_few(config):
+    """By the line of ``costs.memory_line``, which docs/performance.md gives."""
+    # Large enough for worlds to outweigh what is there once.
+    sizes = {"num_envs": 32, "bank.size": 16, "bank.starting": 4}
+    sizes |= {"ppo.horizon": 10, "ppo.chunk": 5, "ppo.minibatch_size": 80}
+    base = replace(config, **sizes)
+    planned = {
+        worlds: costs.training_memory(costs.with_worlds(base, "native", worlds, "none"))
+        for worlds in (32, 128, 1024)
+    }
+    fixed, each = costs.memory_line((32, planned[32]), (128, planned[128]))
+    predicted = fixed + 1024 * each
+    print(f"{planned}; predicted {predicted:,.0f}")
+    assert predicted == pytest.approx(planned[1024], rel=0.2)
+    assert planned[1024] > 4 * planned[128]
+
+
+def test_every_part_keeps_its_share_of_more_worlds(config):
+    many = costs.with_worlds(config, "mjx", 5 * config.num_envs, "all")
+    assert (many.engine, many.randomization.preset) == ("mjx", "all")
+    assert many.bank.size == 5 * config.bank.size
+    assert many.bank.starting == 5 * config.bank.starting
+    assert many.ppo.minibatch_size == 5 * config.ppo.minibatch_size
+
+
+def test_the_papers_cluster_made_two_years_an_hour(config):
+    """219,000 env steps/s of 80 ms."""
+    steps = config.num_envs * config.ppo.horizon
+    row = costs._row(config, "training", [steps / 219_000] * 3)
+    assert row.years_per_hour == pytest.approx(2.0, rel=0.01)
+    assert row.physics_steps_per_second == pytest.approx(2.19e6)
+    assert row.runs == 3
+
+
+def test_bench_ends_in_time_and_says_what_it_left_out(tmp_path, capsys):
+    table, picture = tmp_path / "bench.json", tmp_path / "bench.png"
+    arguments = ["--max-minutes", "0", "--json", str(table), "--plot", str(picture)]
+    assert bench.main([*arguments, "--engines", "native", "--envs", "4", "8"]) == 0
+    assert json.loads(table.read_text()) == []
+    assert picture.exists()
+    said = capsys.readouterr().out
+    assert "left out, for 0 minutes are over: native none 4; native none 8" in said
+
+
+def test_the_most_telling_rows_come_first():
+    command = bench.BenchCommand(engines=("native", "warp"), envs=(64, 128))
+    jobs = bench._jobs(command, bench.ON_CPU)
+    assert [job[:2] for job in jobs] == [
+        ("native", 64),
+        ("warp", 64),
+        ("native", 128),
+        ("warp", 128),
+    ]
+    assert jobs[0][3] == tuple(costs.LAYERS)
+    assert jobs[2][3] == ("physics", "training")
