@@ -37,7 +37,7 @@ LAYERS: dict[Layer, str] = {
 SECONDS_PER_YEAR = 365.25 * 24 * 3600
 FEW = 512
 """Worlds that are started; more are copies of them."""
-ENOUGH_SECONDS = 10.0
+ENOUGH_SECONDS = 5.0
 """A row is not timed again once it has been timed for so long."""
 
 HEADER = (
