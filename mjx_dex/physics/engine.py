@@ -107,6 +107,11 @@ def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
         from mjx_dex.physics.native import NativeEngine
 
         return NativeEngine(hand, config)
+    if importlib.util.find_spec("warp") is not None:
+        import warp
+
+        # Before MJX starts it: every kernel that it loads would be a line on screen.
+        warp.config.log_level = warp.LOG_WARNING
     from mjx_dex.physics.mjx_engine import MjxEngine, WarpEngine
 
     return (WarpEngine if name == "warp" else MjxEngine)(hand, config)

@@ -98,10 +98,6 @@ class WarpEngine(MjxEngine):
     name = "warp"
 
     def __init__(self, hand: Hand, config: PhysicsConfig):
-        import warp
-
-        # Every kernel that it loads would be a line on the screen.
-        warp.config.quiet = True
         super().__init__(hand, config)
 
         # Warp's contacts lie in one buffer for all worlds, so the number of worlds
