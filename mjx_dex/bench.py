@@ -17,7 +17,7 @@ import matplotlib
 import mujoco
 import numpy as np
 
-from mjx_dex import costs, settings
+from mjx_dex import costs, roofline, settings
 from mjx_dex.config import Config, Preset
 from mjx_dex.costs import LAYERS, Engine, Layer, Row
 from mjx_dex.physics.native import available_cores
@@ -84,6 +84,8 @@ class BenchCommand(Config):
     """Timed runs of each row, fewer where they are long; the median is printed."""
     max_minutes: float | None = None
     """Rows that would not be done by then are left out, and said to be."""
+    roofline: bool = False
+    """Set physics against the device's limits, too; mjx compiles for half a minute."""
     json: Path = Path("bench.json")
     """The table is saved to this file."""
     plot: Path = Path("bench.png")
@@ -138,6 +140,8 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
         print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
     _print_ratios(rows)
     _print_memory(rows)
+    if command.roofline:
+        _print_roofline(with_buffers(dataclasses.replace(config, engine="mjx")), rows)
     for layer in dict.fromkeys(row.layer for row in rows):
         print(f"  {layer}: {LAYERS[layer]}")
     return rows
@@ -208,6 +212,15 @@ def _print_memory(rows: list[Row]) -> None:
                 f"{engine}, {menu}: training needs {fixed / 2**20:,.0f} MiB + "
                 f"{each / 2**10:,.0f} KiB for each world"
             )
+
+
+def _print_roofline(config: Config, rows: list[Row]) -> None:
+    bound = roofline.measure(config)
+    print(bound)
+    for row in rows:
+        if row.layer == "physics":
+            share = row.physics_steps_per_second / bound.steps_per_second
+            print(f"{row.engine}, {row.menu}, {row.worlds} worlds: {share:.1%} of it")
 
 
 def plot(rows: list[Row], path: Path) -> None:

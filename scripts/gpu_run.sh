@@ -23,7 +23,7 @@ left() { # minutes until a share of the time is over
 
 # A quarter of the time, and no more than a table takes.
 bench_minutes=$(awk "BEGIN { print ($minutes / 4 < 7.5) ? $minutes / 4 : 7.5 }")
-"$python" -m mjx_dex.bench --max-minutes "$bench_minutes" \
+"$python" -m mjx_dex.bench --max-minutes "$bench_minutes" --roofline \
     --json "$run/bench.json" --plot "$run/bench.png" \
     ${BENCH_OPTIONS:-} "${options[@]}" | tee "$run/bench.txt"
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mjx_dex import bench, costs
+from mjx_dex import bench, costs, roofline
 from mjx_dex.config import replace
 
 
@@ -61,3 +61,23 @@ def test_the_most_telling_rows_come_first():
     ]
     assert jobs[0][3] == tuple(costs.LAYERS)
     assert jobs[2][3] == ("physics", "training")
+
+
+def test_the_lower_of_two_limits_bounds_the_pace():
+    limits = {"operations_per_second": 1e12, "bytes_per_second": 1e10}
+    busy = roofline.Roofline(operations=1e6, bytes=1e3, **limits)
+    assert busy.steps_per_second == pytest.approx(1e6)
+    hungry = roofline.Roofline(operations=1e3, bytes=1e5, **limits)
+    assert hungry.steps_per_second == pytest.approx(1e5)
+
+
+def test_operations_are_counted_for_each_world(config):
+    """Against what the arithmetic needs at least, and a gross upper bound."""
+    bound = roofline.measure(config)
+    print(bound)
+    # Composite inertias of 26 bodies and one factorization of 30 x 30: 9,000
+    # multiplications at the very least; and every world's state is read and written.
+    assert 9_000 < bound.operations < 1e8
+    assert 2 * 4 * (31 + 30) < bound.bytes < 1e8
+    assert bound.operations_per_second > 1e8
+    assert bound.bytes_per_second > 1e8
