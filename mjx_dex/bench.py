@@ -107,7 +107,6 @@ def main(arguments: list[str] | None = None) -> int:
             BenchCommand, settings.load(base), arguments, description=__doc__
         )
         rows = bench(command, plan, started)
-        command.json.write_text(json.dumps([dataclasses.asdict(r) for r in rows]))
         plot(rows, command.plot)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -119,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
-    """Measure and print every row that there is time for."""
+    """Measure, print and save every row that there is time for."""
     config = settings.config_of(command)
     minutes = plan.minutes if command.max_minutes is None else command.max_minutes
     deadline = started + 60 * minutes
@@ -127,17 +126,23 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
     print(costs.HEADER)
     rows, left_out, longest = [], [], {}
     for engine, envs, menu, layers in _jobs(command, plan):
-        begun = time.monotonic()
+        job, begun = f"{engine} {menu} {envs}", time.monotonic()
         if begun + longest.get(engine, 0.0) > deadline:
-            left_out.append(f"{engine} {menu} {envs}")
+            left_out.append(job)
             continue
-        scaled = with_buffers(costs.with_worlds(config, engine, envs, menu))
-        for row in costs.measure(scaled, layers, command.repeats):
-            print(row, flush=True)
-            rows.append(row)
+        try:
+            scaled = with_buffers(costs.with_worlds(config, engine, envs, menu))
+            for row in costs.measure(scaled, layers, command.repeats, deadline):
+                print(row, flush=True)
+                rows.append(row)
+                command.json.write_text(json.dumps([vars(row) for row in rows]))
+        except (ImportError, RuntimeError) as error:
+            # Out of memory, or an engine that is not installed: the others go on.
+            print(f"{job}: not measured: {str(error).splitlines()[0]}", flush=True)
         longest[engine] = max(longest.get(engine, 0.0), time.monotonic() - begun)
     if left_out:
         print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
+    command.json.write_text(json.dumps([vars(row) for row in rows]))
     _print_ratios(rows)
     _print_memory(rows)
     if command.roofline:
@@ -186,7 +191,7 @@ def _print_ratios(rows: list[Row]) -> None:
         def of(layer, menu=menu, engine=engine, worlds=worlds):
             return pace.get((engine, worlds, menu, layer))
 
-        if of("bare"):
+        if of("bare") and menu == "none":
             print(
                 f"{where}: training / bare Batch stepping: {training / of('bare'):.0%}"
             )
@@ -218,7 +223,7 @@ def _print_roofline(config: Config, rows: list[Row]) -> None:
     bound = roofline.measure(config)
     print(bound)
     for row in rows:
-        if row.layer == "physics":
+        if (row.engine, row.layer) == ("mjx", "physics"):
             share = row.physics_steps_per_second / bound.steps_per_second
             print(f"{row.engine}, {row.menu}, {row.worlds} worlds: {share:.1%} of it")
 

@@ -365,13 +365,13 @@ class PPOConfig:
     chunk: int = 10
     """Steps of truncated back-propagation, replayed from the stored LSTM state."""
     minibatch_size: int = 2560
-    """Transitions in a minibatch on one device; a multiple of ``chunk``."""
+    """Transitions in a minibatch, over all devices; a multiple of ``chunk`` on each."""
     minibatches: int = 8
     """Minibatches in one iteration. They are cut from random orders of all chunks,
     one order after another, so that no chunk is seen twice before all were once."""
     accumulation: int = 1
-    """Parts in which a minibatch's gradient is computed, one after another: the same
-    step in less memory."""
+    """Parts in which a device's share of a minibatch is computed, one after another:
+    the same step in less memory."""
 
     def __post_init__(self):
         for name in ("horizon", "minibatch_size"):

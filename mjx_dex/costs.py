@@ -25,7 +25,10 @@ from mjx_dex.task import BankedEnvironments, HandEnv, actions, make_env
 Engine = Literal["native", "mjx", "warp"]
 Layer = Literal["bare", "physics", "stepping", "task", "policy", "training"]
 LAYERS: dict[Layer, str] = {
-    "bare": "mujoco.batch.Batch stepped from NumPy, the same states and targets",
+    "bare": (
+        "mujoco.batch.Batch stepped from NumPy, the same states and targets, nominal "
+        "models"
+    ),
     "physics": "the engine alone",
     "stepping": "+ actions, reward, observations, randomization",
     "task": "+ resets, and worlds that start episodes",
@@ -99,8 +102,17 @@ def with_worlds(config: Config, engine: str, envs: int, menu: str) -> Config:
     )
 
 
-def measure(config: Config, layers: tuple[Layer, ...], repeats: int) -> Iterator[Row]:
-    """Rows of one configuration, inner layers first, on the same worlds."""
+def measure(
+    config: Config, layers: tuple[Layer, ...], repeats: int, deadline: float
+) -> Iterator[Row]:
+    """Rows of one configuration, inner layers first, on the same worlds.
+
+    Args:
+        config: of worlds and training; its engine is measured.
+        layers: which rows.
+        repeats: timed runs of each, at most.
+        deadline: by ``time.monotonic()``; no row is begun after it.
+    """
     hand = build_hand(config.hand, config.object, config.physics)
     engine = make_engine(config.engine, hand, config.physics)
     env = HandEnv(hand, engine, config)
@@ -142,12 +154,13 @@ def measure(config: Config, layers: tuple[Layer, ...], repeats: int) -> Iterator
         step_bare = partial(_step_bare, batch, inputs, config.physics.substeps)
         yield row("bare", _times(step_bare, repeats))
     for layer in layers:
-        if layer in programs:
+        if layer in programs and time.monotonic() < deadline:
             function, arguments = programs[layer]
-            program, seconds = _compile(jax.jit(function), *arguments)
+            with jax.default_matmul_precision(config.network.matmul_precision):
+                program, seconds = _compile(jax.jit(function), *arguments)
             times = _times(partial(program, *arguments), repeats)
             yield row(layer, times, program, seconds)
-    if "training" in layers:
+    if "training" in layers and time.monotonic() < deadline:
         program, seconds = _compile(trainer._iterate, learner)
         times = _training_times(program, learner, repeats)
         yield row("training", times, program, seconds)

@@ -44,17 +44,25 @@ class Result:
     drops: int
     timeouts: int
     completions: int
+    broken_worlds: int
+    lost_contacts: int
+    """World steps in which a buffer was full."""
     env_steps: int
     protocol: dict
 
     def __str__(self):
         shown = ", ".join(f"{name} {value}" for name, value in self.protocol.items())
+        problems = "".join(
+            f"{name}: {getattr(self, name)}\n"
+            for name in ("broken_worlds", "lost_contacts")
+            if getattr(self, name)
+        )
         return (
             f"goals per episode: {self.mean:.2f} ± {self.standard_error:.2f} "
             f"(standard error), deviation {self.deviation:.2f}, "
             f"median {self.median:g}\n"
             f"{len(self.trials)} trials ended by: drop {self.drops}, "
-            f"time {self.timeouts}, all goals met {self.completions}\n"
+            f"time {self.timeouts}, all goals met {self.completions}\n{problems}"
             f"{shown}; policy trained for {self.env_steps:,} env steps"
         )
 
@@ -84,7 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
 def evaluate_run(run: Path, base: Config, command: EvaluateCommand) -> Result:
     """Evaluate the latest checkpoint of a run."""
     # Only what it learned is asked of it; its own engine may not run here.
-    trainer = make_trainer(replace(base, engine="native"))
+    device = jax.local_devices()[:1]
+    trainer = make_trainer(replace(base, engine="native"), device)
     key = jax.random.key(base.seed)
     if command.untrained:
         learner = trainer.init(key)
@@ -100,9 +109,10 @@ def evaluate_run(run: Path, base: Config, command: EvaluateCommand) -> Result:
     }
     config = with_buffers(replace(settings.config_of(command), **fixed))
     env_steps = int(learner.iteration) * trainer.steps_per_iteration
-    return evaluate(
-        config, trainer.agent(learner), command.trials, command.most_likely, env_steps
-    )
+    agent = trainer.agent(learner)
+    # As in training: a GPU would otherwise round more coarsely.
+    with jax.default_matmul_precision(config.network.matmul_precision):
+        return evaluate(config, agent, command.trials, command.most_likely, env_steps)
 
 
 def evaluate(
@@ -142,11 +152,12 @@ def evaluate(
     worlds.check(playing[0])
     ended = np.zeros(trials, bool)
     outcome = {name: np.zeros(trials) for name in OUTCOMES}
-    step_number = 0
+    lost_contacts, step_number = 0, 0
     while not ended.all():
         step_number += 1
         playing, time_step = step(playing, jax.random.fold_in(key, step_number))
         now = np.array(time_step.terminated | time_step.truncated) & ~ended
+        lost_contacts += np.array(time_step.metrics["lost_contacts"])[~ended].sum()
         for name in OUTCOMES:
             outcome[name][now] = np.array(time_step.metrics[name])[now]
         ended |= now
@@ -160,12 +171,14 @@ def evaluate(
         drops=int(outcome["drops"].sum()),
         timeouts=int(outcome["timeouts"].sum()),
         completions=int(outcome["completions"].sum()),
+        broken_worlds=int(outcome["broken_worlds"].sum()),
+        lost_contacts=int(lost_contacts),
         env_steps=env_steps,
         protocol=_protocol(config),
     )
 
 
-OUTCOMES = ("episode_goals", "drops", "timeouts", "completions")
+OUTCOMES = ("episode_goals", "drops", "timeouts", "completions", "broken_worlds")
 
 
 def _protocol(config: Config) -> dict:

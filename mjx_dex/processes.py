@@ -1,6 +1,8 @@
 """Several processes, on one host or many, that train as one (``jax.distributed``)."""
 
 import logging
+import os
+import sys
 
 import jax
 import numpy as np
@@ -38,6 +40,16 @@ def join(
         # One voice: errors alone are worth saying more than once.
         log.setLevel(logging.ERROR)
     log.info("%d processes, %d devices", jax.process_count(), jax.device_count())
+
+
+def leave() -> None:
+    """After an error: end this process at once if it has joined others.
+
+    Leaving in good order would wait for processes that may be gone.
+    """
+    if jax.distributed.is_initialized():
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def is_main() -> bool:

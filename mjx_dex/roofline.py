@@ -1,4 +1,4 @@
-"""How fast physics could be at best: its operations and bytes against the device's."""
+"""How fast mjx could be: its operations and bytes against what the device can do."""
 
 import statistics
 import time
@@ -23,12 +23,13 @@ VECTOR = {"cpu": 2**25}
 
 @dataclass(frozen=True)
 class Roofline:
-    """What one physics step of one world takes, and what the device can give."""
+    """What one physics step of one world takes on mjx, by XLA's estimate, and what the
+    device can give."""
 
     operations: float
     """Floating point operations of a step."""
     bytes: float
-    """Read and written in a step."""
+    """That the operations of a step read and write, caches left aside."""
     operations_per_second: float
     """Of a large matrix product in float32."""
     bytes_per_second: float
@@ -36,7 +37,7 @@ class Roofline:
 
     @property
     def steps_per_second(self) -> float:
-        """At most so many physics steps, with all worlds together."""
+        """Physics steps of all worlds together, if nothing else held mjx up."""
         by_operations = self.operations_per_second / self.operations
         return min(by_operations, self.bytes_per_second / self.bytes)
 
@@ -46,7 +47,7 @@ class Roofline:
             f"million operations and {self.bytes / 1e6:.2f} MB, every loop counted "
             "once; this "
             f"device does {self.operations_per_second / 1e9:,.0f} billion operations/s "
-            f"and {self.bytes_per_second / 1e9:,.0f} GB/s: at most "
+            f"and {self.bytes_per_second / 1e9:,.0f} GB/s: enough for "
             f"{self.steps_per_second:,.0f} physics steps/s"
         )
 
@@ -55,8 +56,8 @@ def measure(config: Config) -> Roofline:
     """Count by XLA's own account of mjx, and time the device.
 
     XLA counts a loop's body once, however often it runs: this is a step of one Newton
-    iteration with one step of its line search, and the bound a generous one. It sees
-    into mjx alone, so mjx stands for all engines.
+    iteration with one step of its line search. It sees into mjx alone; the other
+    engines move other numbers of bytes.
     """
     hand = build_hand(config.hand, config.object, config.physics)
     step = jax.vmap(make_engine("mjx", hand, config.physics).step)

@@ -48,7 +48,10 @@ def load(path: str | Path) -> Config:
 def save(config: Config, path: Path) -> None:
     """Write every value of ``config``; the file is itself a valid ``--config``."""
     plain = _plain(dataclasses.asdict(config))
-    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    # At once: whoever reads it meanwhile finds all of it.
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(yaml.safe_dump(plain, sort_keys=False))
+    unfinished.replace(path)
 
 
 def from_command_line(

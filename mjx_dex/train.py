@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -64,15 +65,17 @@ def main(arguments: list[str] | None = None) -> int:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         config = settings.config_of(command)
         log.info("physics engine: %s (%s)", *choose_engine(config.engine))
-        config = with_buffers(config)
-        run_dir = prepare_run(command, config)
+        run_dir = prepare_run(command)
         train(config, run_dir, command.resume, command.max_minutes, started)
     except (ValueError, OSError, CheckpointError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        if jax.distributed.is_initialized():
-            # Leaving in good order would wait for processes that may be gone.
-            os._exit(1)
+        processes.leave()
         return 1
+    except BaseException:
+        if jax.process_count() > 1:
+            traceback.print_exc()
+        processes.leave()
+        raise
     return 0
 
 
@@ -93,15 +96,18 @@ def parse(arguments: list[str]) -> TrainCommand:
     base = settings.early_option(arguments, "--config")
     run_dir = settings.early_option(arguments, "--run-dir")
     run_dir = Path(run_dir) if run_dir else None
+    job = [
+        settings.early_option(arguments, flag)
+        for flag in ("--coordinator", "--processes", "--process-id")
+    ]
     if "--distributed" in arguments:
         if run_dir is None:
             raise ValueError("--distributed: give a --run-dir, the same to all")
-        number = settings.early_option(arguments, "--processes")
-        process_id = settings.early_option(arguments, "--process-id")
-        processes.join(
-            settings.early_option(arguments, "--coordinator"),
-            int(number) if number else None,
-            int(process_id) if process_id else None,
+        coordinator, *numbers = job
+        processes.join(coordinator, *(None if n is None else int(n) for n in numbers))
+    elif any(job):
+        raise ValueError(
+            "--coordinator, --processes and --process-id need --distributed"
         )
     if "--resume" in arguments:
         run_dir = run_dir or latest_run()
@@ -123,41 +129,47 @@ def latest_run() -> Path:
     return runs[-1].parent
 
 
-def prepare_run(command: TrainCommand, config: Config) -> Path:
-    """Make the run's folder and write its resolved configuration there."""
+def prepare_run(command: TrainCommand) -> Path:
+    """Make the run's folder.
+
+    Raises:
+        ValueError: if it holds a run already; in all processes, if in any.
+    """
     run_dir = command.run_dir or RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    if not processes.is_main():
-        return run_dir
-    if not command.resume and (run_dir / "config.yaml").exists():
+    is_taken = not command.resume and (run_dir / "config.yaml").exists()
+    if any(processes.any_process(is_taken)):
         raise ValueError(
             f"--run-dir: {run_dir} holds a run already; add --resume to go on with it"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    settings.save(config, run_dir / "config.yaml")
     return run_dir
 
 
-def make_trainer(config: Config) -> Trainer:
-    """Environments and networks of a configuration, on all devices of all processes.
+def make_trainer(config: Config, devices: list[jax.Device] | None = None) -> Trainer:
+    """Environments and networks of a configuration.
+
+    Args:
+        config: of the run.
+        devices: all devices of all processes by default.
 
     Raises:
         ValueError: if the worlds cannot be dealt evenly to the devices.
     """
-    devices = jax.device_count()
+    number = len(devices or jax.devices())
     totals = {
         "num_envs": config.num_envs,
         "bank.size": config.bank.size,
         "bank.starting": config.bank.starting,
     }
-    for name, number in totals.items():
-        if number % devices:
+    for name, total in totals.items():
+        if total % number:
             raise ValueError(
-                f"{name} ({number}) must be a multiple of the number of devices "
-                f"({devices})"
+                f"{name} ({total}) must be a multiple of the number of devices "
+                f"({number})"
             )
-    share = replace(config, **{name: n // devices for name, n in totals.items()})
+    share = replace(config, **{name: n // number for name, n in totals.items()})
     vector_env = BankedEnvironments(make_env(config), share.num_envs, share.bank)
-    return Trainer(vector_env, config.network, config.ppo)
+    return Trainer(vector_env, config.network, config.ppo, devices)
 
 
 def train(
@@ -176,10 +188,14 @@ def train(
         max_minutes: since ``started``.
         started: ``time.monotonic()`` when the command began.
     """
-    trainer = make_trainer(config)
+    trainer = make_trainer(with_buffers(config))
     checkpoints = Checkpoints(run_dir / "checkpoints")
     with explained(checkpoints):
         learner = begin(config, run_dir, resume, trainer, checkpoints)
+        # A run that has a configuration has a checkpoint, too, and can be resumed.
+        checkpoints.save(learner)
+    if processes.is_main():
+        settings.save(config, run_dir / "config.yaml")
     iteration = int(learner.iteration)
     open_log = contextlib.nullcontext()
     if processes.is_main():

@@ -34,29 +34,35 @@ def main():
     text = page.read_text()
     if BEGIN not in text or END not in text:
         raise SystemExit(f"error: {page} lacks the lines {BEGIN} and {END}")
-    shutil.copy(run / "bench.png", docs / "gpu_bench.png")
-    plot_over_time(run, docs / "gpu_curve.png")
-    before, rest = text.split(BEGIN)
     section = "\n\n".join(
         [describe(run, arguments.command), bench_table(run), training(run)]
     )
+    if (run / "bench.png").exists():
+        shutil.copy(run / "bench.png", docs / "gpu_bench.png")
+    plot_over_time(run, docs / "gpu_curve.png")
+    before, rest = text.split(BEGIN)
     page.write_text(f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}")
     print(f"wrote {page}")
 
 
 def describe(run: Path, command: str) -> str:
     """What was run, where, with which code."""
-    rows = json.loads((run / "bench.json").read_text())
-    devices = ", ".join(dict.fromkeys(row["device"] for row in rows))
+    devices = ", ".join(dict.fromkeys(row["device"] for row in bench_rows(run)))
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
     ).stdout.strip()
     return f"`{command}`, commit {commit or 'unknown'}, {devices}."
 
 
+def bench_rows(run: Path) -> list[dict]:
+    """What the bench saved; nothing if it failed before its first row."""
+    path = run / "bench.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
 def bench_table(run: Path) -> str:
     """Every row of the bench."""
-    rows = json.loads((run / "bench.json").read_text())
+    rows = bench_rows(run)
     lines = [
         "| engine | menu | layer | worlds | env steps/s | physics steps/s "
         "| years per hour | MiB | compile s |",
@@ -79,7 +85,7 @@ def training(run: Path) -> str:
     """How the run went, and how its policy did."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     result = json.loads((run / "evaluation.json").read_text())
-    minutes = minutes_of(read_metrics(run))[-1]
+    minutes = minutes_of(read_metrics(run))[-1:].sum()  # 0 if there was no time at all
     protocol = ", ".join(
         f"{name} {value}" for name, value in result["protocol"].items()
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mjx_dex.config import BankConfig, replace
+from mjx_dex.randomization import AdaptiveState
 from mjx_dex.task import BankedEnvironments, make_env
 
 NUM_ENVS, SIZE, STARTING, START_STEPS = 4, 4, 2, 3
@@ -299,3 +300,45 @@ def test_a_bank_that_cannot_be_filled_is_an_error(config):
     state, _ = jax.jit(worlds.reset)(jax.random.key(0))
     with pytest.raises(ValueError, match=r"0 of bank\.size 4.*task\.start_steps"):
         worlds.check(state)
+
+
+# --- devices ---
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_worlds_of_two_devices_are_dealt_to_others(bank, fresh, devices):
+    """Two devices hold other worlds, of different ages."""
+    other = fresh.replace(
+        worlds=fresh.worlds.replace(episode_steps=fresh.worlds.episode_steps + 7),
+        ready=fresh.ready.replace(episode_steps=fresh.ready.episode_steps + 7),
+        starting=fresh.starting.replace(episode_steps=fresh.starting.episode_steps + 7),
+        key=jax.random.key(9),
+    )
+    counts = jnp.arange(fresh.adaptive.goals.size, dtype=float)
+    counts = counts.reshape(fresh.adaptive.goals.shape)
+    levels = counts / 100
+    first, second = (
+        x.replace(adaptive=AdaptiveState(levels, factor * counts, counts))
+        for x, factor in ((fresh, 1), (other, 3))
+    )
+    both = jax.tree.map(lambda x, y: jnp.stack([x, y]), first, second)
+    dealt = bank.redistribute(both, devices)
+    for name in ("worlds", "ready", "starting"):
+        old, new = getattr(both, name), getattr(dealt, name)
+        for before, after in zip(rows(old, ...), rows(new, ...), strict=True):
+            # In the same order, cut elsewhere.
+            assert after.shape[0] == devices
+            merged = after.reshape(-1, *after.shape[2:])
+            np.testing.assert_array_equal(merged, before.reshape(merged.shape))
+    np.testing.assert_allclose(dealt.adaptive.goals.sum(0), 4 * counts)
+    np.testing.assert_allclose(dealt.adaptive.episodes.sum(0), 2 * counts)
+    np.testing.assert_array_equal(dealt.adaptive.levels, jnp.stack([levels] * devices))
+    keys = jax.random.key_data(dealt.key)
+    assert len(np.unique(keys, axis=0)) == devices
+    assert (dealt.stored % (2 * SIZE // devices) == 0).all()
+
+
+def test_worlds_that_do_not_come_out_even_are_refused(bank, fresh):
+    both = jax.tree.map(lambda x: jnp.stack([x, x]), fresh)
+    with pytest.raises(ValueError, match="8 worlds cannot be dealt to 3 devices"):
+        bank.redistribute(both, 3)

@@ -173,6 +173,11 @@ def test_options_that_name_no_job_are_one_line(tmp_path):
     assert "--coordinator HOST:PORT" in done.stderr
 
 
+def test_options_of_a_job_need_the_job(capsys):
+    assert train.main(["--processes", "2"]) == 1
+    assert "--process-id need --distributed" in capsys.readouterr().err
+
+
 def test_a_job_needs_to_be_told_its_folder(capsys):
     assert train.main(["--distributed"]) == 1
     assert "give a --run-dir, the same to all" in capsys.readouterr().err

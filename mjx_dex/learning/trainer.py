@@ -1,5 +1,6 @@
 """One iteration of training: collect, estimate advantages, optimize."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -57,10 +58,11 @@ class Trainer:
         ppo: PPOConfig,
         devices: list[jax.Device] | None = None,
     ):
-        self.vector_env, self._config = vector_env, ppo
+        self.vector_env = vector_env
         self._networks = make_networks(network, vector_env.action_shape)
         self._precision = network.matmul_precision
         self._mesh = Mesh(np.array(devices or jax.devices()), (DEVICES,))
+        self._config = _share(ppo, self.num_devices)
         self.steps_per_iteration = vector_env.num_envs * ppo.horizon * self.num_devices
 
     def init(self, key: jax.Array) -> Learner:
@@ -276,6 +278,17 @@ class Trainer:
             self._learner_spec(),
             is_leaf=lambda x: isinstance(x, PartitionSpec),
         )
+
+
+def _share(config: PPOConfig, devices: int) -> PPOConfig:
+    """What each of so many devices does: its part of every minibatch."""
+    if config.minibatch_size % (devices * config.chunk):
+        raise ValueError(
+            f"ppo.minibatch_size ({config.minibatch_size}) must be a multiple of "
+            f"ppo.chunk ({config.chunk}) on each of {devices} devices"
+        )
+    share = config.minibatch_size // devices
+    return dataclasses.replace(config, minibatch_size=share)
 
 
 def _strong(x: jax.Array) -> jax.Array:

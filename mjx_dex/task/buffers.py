@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from mjx_dex import trees
 from mjx_dex.config import Config, replace
@@ -47,6 +48,10 @@ def with_buffers(config: Config) -> Config:
         )
     )
     most = {"contacts": seen.most_contacts, "constraints": seen.most_constraints}
+    if jax.process_count() > 1:
+        # Chaos may differ between processors; what is compiled must not.
+        most = multihost_utils.broadcast_one_to_all(most)
+        most = {name: int(number) for name, number in most.items()}
     room = {
         name: _with_margin(most[name]) if limit is None else limit
         for name, limit in given.items()

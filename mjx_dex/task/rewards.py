@@ -27,7 +27,7 @@ def reward(
         timed_out: [] bool, the episode is cut because the goal took too long.
         angle: [] remaining turn to the goal [rad].
         distance: [] of the object from where it fell into the hand, horizontally [m].
-        action: [20] in [-1, 1], smoothed.
+        action: [20] smoothed, with its noise.
     """
     terms = {
         "progress": progress,

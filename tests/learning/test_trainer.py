@@ -176,7 +176,7 @@ def trainer_on(count):
     ppo = PPOConfig(
         horizon=12,
         chunk=4,
-        minibatch_size=12 * WORLDS // count,
+        minibatch_size=12 * WORLDS,
         minibatches=3,
         kl_target=0.01,
     )
@@ -249,3 +249,9 @@ def test_devices_hold_different_environments(on_devices):
 def test_environment_metrics_are_summed_over_devices(on_devices):
     # Twelve steps are three whole episodes in every environment.
     assert on_devices["episodes"] == 3 * WORLDS
+
+
+def test_a_minibatch_must_be_dealt_evenly_to_the_devices():
+    ppo = PPOConfig(horizon=8, chunk=4, minibatch_size=12)
+    with pytest.raises(ValueError, match=r"ppo\.minibatch_size \(12\).*2 devices"):
+        Trainer(AutoReset(Memory(), 4), NETWORK, ppo, devices=jax.devices() * 2)
