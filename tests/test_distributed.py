@@ -149,6 +149,7 @@ def test_a_lost_process_ends_training_in_one_line(stopped):
         assert first.poll() is None and time.monotonic() < deadline, "no progress"
         time.sleep(0.2)
     second.send_signal(signal.SIGKILL)
+    second.communicate()
     _, errors = first.communicate(timeout=WAIT)
     assert first.returncode == 1
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
