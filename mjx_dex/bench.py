@@ -244,8 +244,11 @@ def plot(rows: list[Row], path: Path) -> None:
                 memory.loglog(worlds, sizes, style)
     pace.set(xlabel="worlds", ylabel="environment steps per second")
     memory.set(xlabel="worlds", ylabel="memory of the compiled program [MiB]")
+    sizes = sorted({row.worlds for row in rows})
     for axis in (pace, memory):
         axis.grid(alpha=0.3)
+        axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axis.xaxis.minorticks_off()
     if pace.lines:
         pace.legend(fontsize=8)
     figure.savefig(path, dpi=120)
