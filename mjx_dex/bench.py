@@ -124,10 +124,10 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
     deadline = started + 60 * minutes
     _print_machine(config)
     print(costs.HEADER)
-    rows, left_out, longest = [], [], {}
+    rows, left_out, seconds_per_row = [], [], {}
     for engine, envs, menu, layers in _jobs(command, plan):
         job, begun = f"{engine} {menu} {envs}", time.monotonic()
-        if begun + longest.get(engine, 0.0) > deadline:
+        if begun + len(layers) * seconds_per_row.get(engine, 0.0) > deadline:
             left_out.append(job)
             continue
         try:
@@ -139,7 +139,7 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
         except (ImportError, RuntimeError) as error:
             # Out of memory, or an engine that is not installed: the others go on.
             print(f"{job}: not measured: {str(error).splitlines()[0]}", flush=True)
-        longest[engine] = max(longest.get(engine, 0.0), time.monotonic() - begun)
+        seconds_per_row[engine] = (time.monotonic() - begun) / len(layers)
     if left_out:
         print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
     command.json.write_text(json.dumps([vars(row) for row in rows]))
