@@ -111,6 +111,8 @@ def parse(arguments: list[str]) -> TrainCommand:
         )
     if "--resume" in arguments:
         run_dir = run_dir or latest_run()
+        if not (run_dir / "config.yaml").exists():
+            raise ValueError(f"--resume: there is no run in {run_dir}")
         base = base or run_dir / "config.yaml"
     if base is None:
         base = "quickstart" if jax.default_backend() == "cpu" else "single_gpu"

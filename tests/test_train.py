@@ -92,6 +92,11 @@ def test_evaluate_without_a_run_is_one_line(tmp_path, capsys):
     assert str(tmp_path) in error_of([str(tmp_path / "none")], capsys, evaluate)
 
 
+def test_resuming_without_a_run_is_one_line(tmp_path, capsys):
+    error = error_of(["--resume", "--run-dir", str(tmp_path / "none")], capsys)
+    assert error == f"error: --resume: there is no run in {tmp_path / 'none'}"
+
+
 def test_bad_values_are_one_line(tmp_path, capsys):
     arguments = [*TINY, "--run-dir", str(tmp_path / "x"), "--object.shape", "teapot"]
     assert "teapot" in error_of(arguments, capsys)
