@@ -144,6 +144,7 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
         print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
     command.json.write_text(json.dumps([vars(row) for row in rows]))
     _print_ratios(rows)
+    _print_captures(rows)
     _print_memory(rows)
     if command.roofline:
         _print_roofline(with_buffers(dataclasses.replace(config, engine="mjx")), rows)
@@ -201,6 +202,16 @@ def _print_ratios(rows: list[Row]) -> None:
         if of("training", "none") and menu != "none":
             share = training / of("training", "none")
             print(f"{where}: training / training without: {share:.0%}")
+
+
+def _print_captures(rows: list[Row]) -> None:
+    for row in rows:
+        if row.captures:
+            print(
+                f"{row.engine}, {row.menu}, {row.worlds} worlds, {row.layer}: "
+                f"{row.captures} CUDA graphs were captured anew in {row.runs} runs, "
+                "which takes time; try --physics.graph-mode warp_staged"
+            )
 
 
 def _print_memory(rows: list[Row]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from mjx_dex.hand import build_hand
 from mjx_dex.learning import Trainer, rollout
 from mjx_dex.physics import make_engine
 from mjx_dex.physics.contacts import measure_contacts
+from mjx_dex.physics.engine import captured_graphs
 from mjx_dex.physics.native import available_cores
 from mjx_dex.task import BankedEnvironments, HandEnv, actions, make_env
 
@@ -71,6 +72,8 @@ class Row:
     """Of the compiled program with its arguments, as XLA plans it. The C engine's own
     memory is not in it."""
     compile_seconds: float
+    captures: int
+    """CUDA graphs that warp captured while it was timed, after a first run."""
 
     def __str__(self):
         return (
@@ -80,6 +83,14 @@ class Row:
             f"{self.years_per_hour:10.3f} {self.memory_bytes / 2**20:8,.0f} "
             f"{self.compile_seconds:9.1f}"
         )
+
+
+class Timed(NamedTuple):
+    """Runs of one program."""
+
+    seconds: list[float]
+    captures: int
+    """See ``Row``."""
 
 
 def with_worlds(config: Config, engine: str, envs: int, menu: str) -> Config:
@@ -152,18 +163,18 @@ def measure(
         threads = config.physics.threads or available_cores()
         batch = Batch(hand.model, config.num_envs, threads)
         step_bare = partial(_step_bare, batch, inputs, config.physics.substeps)
-        yield row("bare", _times(step_bare, repeats))
+        yield row("bare", _timed(step_bare, repeats))
     for layer in layers:
         if layer in programs and time.monotonic() < deadline:
             function, arguments = programs[layer]
             with jax.default_matmul_precision(config.network.matmul_precision):
                 program, seconds = _compile(jax.jit(function), *arguments)
-            times = _times(partial(program, *arguments), repeats)
-            yield row(layer, times, program, seconds)
+            timed = _timed(partial(program, *arguments), repeats)
+            yield row(layer, timed, program, seconds)
     if "training" in layers and time.monotonic() < deadline:
         program, seconds = _compile(trainer._iterate, learner)
-        times = _training_times(program, learner, repeats)
-        yield row("training", times, program, seconds)
+        timed = _timed_training(program, learner, repeats)
+        yield row("training", timed, program, seconds)
 
 
 def memory_line(
@@ -263,10 +274,10 @@ def _step_bare(batch: Batch, inputs, substeps: int) -> None:
 
 
 def _row(
-    config: Config, layer: Layer, times: list[float], program=None, compiling=0.0
+    config: Config, layer: Layer, timed: Timed, program=None, compiling=0.0
 ) -> Row:
     physics, device = config.physics, jax.devices()[0]
-    pace = config.num_envs * config.ppo.horizon / statistics.median(times)
+    pace = config.num_envs * config.ppo.horizon / statistics.median(timed.seconds)
     return Row(
         engine=config.engine,
         device=f"{device.platform} ({device.device_kind})",
@@ -275,12 +286,13 @@ def _row(
         worlds=config.num_envs,
         substeps=physics.substeps,
         iterations=physics.iterations,
-        runs=len(times),
+        runs=len(timed.seconds),
         env_steps_per_second=pace,
         physics_steps_per_second=pace * physics.substeps,
         years_per_hour=3600 * pace * physics.control_period / SECONDS_PER_YEAR,
         memory_bytes=_memory(program) if program else 0,
         compile_seconds=compiling,
+        captures=timed.captures,
     )
 
 
@@ -300,19 +312,19 @@ def _memory(program) -> int:
     )
 
 
-def _times(call: Callable, repeats: int) -> list[float]:
-    """Seconds of ``call``, each time, after one call that is not timed."""
+def _timed(call: Callable, repeats: int) -> Timed:
+    """Run ``call`` so many times, after once that is not timed."""
     jax.block_until_ready(call())
-    times = []
+    times, held = [], captured_graphs()
     while len(times) < repeats and sum(times) < ENOUGH_SECONDS:
         begun = time.perf_counter()
         jax.block_until_ready(call())
         times.append(time.perf_counter() - begun)
-    return times
+    return Timed(times, len(captured_graphs() - held))
 
 
-def _training_times(program: Callable, learner, repeats: int) -> list[float]:
-    """Seconds of whole iterations, each of which gives its buffers to the next."""
+def _timed_training(program: Callable, learner, repeats: int) -> Timed:
+    """Run whole iterations, each of which gives its buffers to the next."""
     learners = [jax.tree.map(jnp.copy, learner)]
 
     def iterate():
@@ -320,4 +332,4 @@ def _training_times(program: Callable, learner, repeats: int) -> list[float]:
         learners.append(learner)
         return learner.parameters, metrics
 
-    return _times(iterate, repeats)
+    return _timed(iterate, repeats)

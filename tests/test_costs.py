@@ -1,4 +1,6 @@
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,10 +36,25 @@ def test_every_part_keeps_its_share_of_more_worlds(config):
 def test_the_papers_cluster_made_two_years_an_hour(config):
     """219,000 env steps/s of 80 ms."""
     steps = config.num_envs * config.ppo.horizon
-    row = costs._row(config, "training", [steps / 219_000] * 3)
+    row = costs._row(config, "training", costs.Timed([steps / 219_000] * 3, 0))
     assert row.years_per_hour == pytest.approx(2.0, rel=0.01)
     assert row.physics_steps_per_second == pytest.approx(2.19e6)
     assert row.runs == 3
+
+
+def test_graphs_that_warp_captures_while_timed_are_counted(monkeypatch):
+    """A call that warp captures anew each time, in a registry such as MJX's."""
+    ffi = pytest.importorskip("mujoco.mjx.warp.ffi")
+    callables = ffi._JAX_CALLABLE_VARIADIC_TUPLE_REGISTRY
+    moving = SimpleNamespace(captures={})
+    monkeypatch.setitem(callables, "moving", moving)
+    addresses = itertools.count()
+
+    def capture():
+        moving.captures[next(addresses)] = "graph"
+
+    assert costs._timed(capture, repeats=3).captures == 3
+    assert costs._timed(lambda: None, repeats=3).captures == 0
 
 
 def test_bench_ends_in_time_and_says_what_it_left_out(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What a physics engine does, and which one to take."""
 
 import importlib.util
+import sys
 from typing import Protocol
 
 import jax
@@ -91,6 +92,19 @@ def choose_engine(name: str) -> tuple[str, str]:
             )
         return "warp", f"JAX runs on {kind}: MuJoCo Warp is fastest there"
     return "mjx", f"JAX runs on {kind}: only MJX runs there"
+
+
+def captured_graphs() -> frozenset:
+    """Which CUDA graphs warp holds: new ones after a run were captured in it.
+
+    Only in ``physics.graph_mode`` 'warp': a staged graph serves all calls.
+    """
+    ffi = sys.modules.get("mujoco.mjx.warp.ffi")
+    if ffi is None:
+        return frozenset()
+    # Private, but nothing public says it.
+    callables = ffi._JAX_CALLABLE_VARIADIC_TUPLE_REGISTRY.values()
+    return frozenset((id(each), key) for each in callables for key in each.captures)
 
 
 def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:

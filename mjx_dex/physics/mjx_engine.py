@@ -126,7 +126,8 @@ class WarpEngine(MjxEngine):
         return self._step(parameters, state, ctrl, force, timesteps)
 
     def _put_model(self, model: mujoco.MjModel) -> mjx.Model:
-        return mjx.put_model(model, impl="warp")
+        mode = graph_mode(self._config.graph_mode, jax.default_backend())
+        return mjx.put_model(model, impl="warp", graph_mode=mode)
 
     def _make_data(self, num_worlds: int) -> mjx.Data:
         return mjx.make_data(
@@ -141,6 +142,15 @@ class WarpEngine(MjxEngine):
 
     def _lost(self, data: mjx.Data) -> jax.Array:
         return (data._impl.overflow != 0).astype(jnp.int32)
+
+
+def graph_mode(name: str, platform: str):
+    """MuJoCo Warp's name for a mode; None where there is no CUDA graph to capture."""
+    import warp
+
+    if platform == "cpu":
+        return None
+    return warp.JaxCallableGraphMode[name.upper()]
 
 
 def _with_parameters(model: mjx.Model, parameters: PhysicsParameters) -> mjx.Model:
