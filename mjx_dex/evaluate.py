@@ -1,21 +1,35 @@
 """``python -m mjx_dex.evaluate RUN``: how many goals in a row a policy reaches."""
 
+import itertools
 import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import matplotlib
 import numpy as np
 
-from mjx_dex import settings
-from mjx_dex.config import Config, replace
-from mjx_dex.learning.agent import Agent
-from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
+from mjx_dex import runs, settings
+from mjx_dex.config import Config, RandomizationConfig, replace
+from mjx_dex.learning.checkpoints import CheckpointError
 from mjx_dex.physics import choose_engine
-from mjx_dex.task import BankedEnvironments, make_env, with_buffers
-from mjx_dex.train import make_trainer, set_up_process
+from mjx_dex.play import Play
+from mjx_dex.train import set_up_process
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+PROTOCOL = {"task.goal.seconds": 80.0, "task.goal.count": 50}
+"""A trial's limits (section 6.2), where a training episode's are those of C.1."""
+
+ENDS = {
+    "drops": "dropped",
+    "timeouts": "out of time",
+    "completions": "all goals met",
+    "broken_worlds": "world broke",
+}
+"""Metrics of a world that say why its episode ended."""
 
 
 @dataclass(frozen=True)
@@ -29,42 +43,54 @@ class EvaluateCommand(Config):
     most_likely: bool = False
     """Take the most likely action instead of drawing one."""
     json: Path | None = None
-    """Write the result to this file, too."""
+    """Write everything to this file, too."""
+    plot: Path | None = None
+    """Draw goals per trial and seconds per goal to this one."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """One evaluation. The protocol is printed with the figure: it decides it."""
+class Trials:
+    """What came of a number of episodes on one engine."""
 
-    mean: float
-    deviation: float
-    standard_error: float
-    median: float
-    trials: list[int]
-    drops: int
-    timeouts: int
-    completions: int
-    broken_worlds: int
+    engine: str
+    goals: list[int]
+    """Met in each trial, in a row."""
+    ends: list[str]
+    """Why each ended: a key of ``ENDS``."""
+    seconds_per_goal: list[float]
+    """From a goal's being set to its being met, of every goal that was."""
     lost_contacts: int
-    """World steps in which a buffer was full."""
-    env_steps: int
-    protocol: dict
+    """World steps in which a contact or constraint buffer was full."""
 
-    def __str__(self):
-        shown = ", ".join(f"{name} {value}" for name, value in self.protocol.items())
-        problems = "".join(
-            f"{name}: {getattr(self, name)}\n"
-            for name in ("broken_worlds", "lost_contacts")
-            if getattr(self, name)
+    @property
+    def mean(self) -> float:
+        """Goals per trial."""
+        return float(np.mean(self.goals))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean."""
+        return float(np.std(self.goals) / np.sqrt(len(self.goals)))
+
+    def interval(self, share: float = 0.95, resamples: int = 10_000) -> np.ndarray:
+        """[2] bootstrap interval of the mean that holds so much of it."""
+        # Seeded, so that a table is the same twice.
+        chosen = np.random.default_rng(0).integers(
+            len(self.goals), size=(resamples, len(self.goals))
         )
-        return (
-            f"goals per episode: {self.mean:.2f} ± {self.standard_error:.2f} "
-            f"(standard error), deviation {self.deviation:.2f}, "
-            f"median {self.median:g}\n"
-            f"{len(self.trials)} trials ended by: drop {self.drops}, "
-            f"time {self.timeouts}, all goals met {self.completions}\n{problems}"
-            f"{shown}; policy trained for {self.env_steps:,} env steps"
-        )
+        means = np.asarray(self.goals)[chosen].mean(axis=1)
+        return np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
+
+    def summary(self) -> dict:
+        """Figures by name."""
+        return {
+            "mean": self.mean,
+            "deviation": float(np.std(self.goals)),
+            "standard_error": self.standard_error,
+            "interval_95": self.interval().tolist(),
+            "median": float(np.median(self.goals)),
+            **{end: self.ends.count(end) for end in ENDS},
+        }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,114 +101,87 @@ def main(arguments: list[str] | None = None) -> int:
         if not arguments or arguments[0].startswith("-"):
             raise ValueError("give a run's folder: python -m mjx_dex.evaluate RUN")
         run = Path(arguments[0])
-        base = settings.load(run / "config.yaml")
         command = settings.from_command_line(
-            EvaluateCommand, base, arguments[1:], description=__doc__
+            EvaluateCommand,
+            replace(runs.load_config(run), **PROTOCOL),
+            arguments[1:],
+            description=__doc__,
         )
-        result = evaluate_run(run, base, command)
+        config = settings.config_of(command)
+        policy = runs.load_policy(run, config, command.untrained)
+        columns = [
+            evaluate(replace(config, engine=engine), policy.agent, command)
+            for engine in _engines(config)
+        ]
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(result)
+    print(report(columns, config, policy.env_steps))
     if command.json:
-        command.json.write_text(json.dumps(asdict(result), indent=1))
+        save(columns, config, policy.env_steps, command.json)
+    if command.plot:
+        plot(columns, command.plot)
     return 0
 
 
-def evaluate_run(run: Path, base: Config, command: EvaluateCommand) -> Result:
-    """Evaluate the latest checkpoint of a run."""
-    # Only what it learned is asked of it; its own engine may not run here.
-    device = jax.local_devices()[:1]
-    trainer = make_trainer(replace(base, engine="native"), device)
-    key = jax.random.key(base.seed)
-    if command.untrained:
-        learner = trainer.init(key)
-    else:
-        checkpoints = Checkpoints(run / "checkpoints")
-        learner = checkpoints.restore(trainer, key)
-        checkpoints.close()
-    # Every trial is asked for the same: no curriculum of goals or randomization.
-    fixed = {
-        "task.goal.widening": 0.0,
-        "task.goal.narrowing": 0.0,
-        "randomization.adaptive.enabled": False,
-    }
-    config = with_buffers(replace(settings.config_of(command), **fixed))
-    env_steps = int(learner.iteration) * trainer.steps_per_iteration
-    agent = trainer.agent(learner)
-    # As in training: a GPU would otherwise round more coarsely.
-    with jax.default_matmul_precision(config.network.matmul_precision):
-        return evaluate(config, agent, command.trials, command.most_likely, env_steps)
+def _engines(config: Config) -> list[str]:
+    """The run's own, and MuJoCo's C engine: the sim-to-sim check."""
+    return list(dict.fromkeys([choose_engine(config.engine)[0], "native"]))
 
 
-def evaluate(
-    config: Config, agent: Agent, trials: int, most_likely: bool, env_steps: int
-) -> Result:
-    """Play one episode in each of ``trials`` worlds.
+def evaluate(config: Config, agent, command: EvaluateCommand) -> Trials:
+    """Play trials until every one has ended.
 
     Args:
-        config: of the worlds; goals, tolerance and engine are taken from here.
-        agent: plays.
-        trials: number of episodes.
-        most_likely: act by the mode of the policy, not by a sample.
-        env_steps: that the agent was trained for, to be printed.
+        config: of the worlds; goals, tolerance, limits and engine are taken from here.
+        agent: an ``Agent``, who plays.
+        command: how many trials, and how to act.
     """
-    env = make_env(config)
-    worlds = BankedEnvironments(env, trials, config.bank)
-    policy, _, actions = agent.networks
-    select = (lambda _, x: actions.mode(x)) if most_likely else actions.sample
-    empty = policy.initial_carry()
-
-    @jax.jit
-    def start(key):
-        state, observation = worlds.reset(key)
-        carry = jax.tree.map(lambda x: jnp.zeros((trials, *x.shape)), empty)
-        return state, observation, carry, jnp.ones(trials, bool)
-
-    @jax.jit
-    def step(playing, key):
-        state, observation, carry, first = playing
-        carry, outputs = jax.vmap(agent.act)(carry, observation.policy, first)
-        state, time_step = worlds.step(state, select(key, outputs))
-        first = time_step.terminated | time_step.truncated
-        return (state, time_step.observation, carry, first), time_step
-
-    key = jax.random.key(config.seed)
-    playing = start(key)
-    worlds.check(playing[0])
-    ended = np.zeros(trials, bool)
-    outcome = {name: np.zeros(trials) for name in OUTCOMES}
-    lost_contacts, step_number = 0, 0
-    while not ended.all():
-        step_number += 1
-        playing, time_step = step(playing, jax.random.fold_in(key, step_number))
-        now = np.array(time_step.terminated | time_step.truncated) & ~ended
-        lost_contacts += np.array(time_step.metrics["lost_contacts"])[~ended].sum()
-        for name in OUTCOMES:
-            outcome[name][now] = np.array(time_step.metrics[name])[now]
-        ended |= now
-    goals = outcome["episode_goals"]
-    return Result(
-        mean=float(goals.mean()),
-        deviation=float(goals.std()),
-        standard_error=float(goals.std() / np.sqrt(trials)),
-        median=float(np.median(goals)),
-        trials=sorted(goals.astype(int).tolist()),
-        drops=int(outcome["drops"].sum()),
-        timeouts=int(outcome["timeouts"].sum()),
-        completions=int(outcome["completions"].sum()),
-        broken_worlds=int(outcome["broken_worlds"].sum()),
-        lost_contacts=int(lost_contacts),
-        env_steps=env_steps,
-        protocol=_protocol(config),
+    play = Play(config, agent, command.trials, command.most_likely)
+    return count(
+        (step.metrics for _, _, step in play.steps(jax.random.key(config.seed))),
+        config,
+        command.trials,
     )
 
 
-OUTCOMES = ("episode_goals", "drops", "timeouts", "completions", "broken_worlds")
+def count(steps, config: Config, trials: int) -> Trials:
+    """The first episode of each world, from the metrics of every step.
+
+    Args:
+        steps: iterable of dicts of [trials] numbers: ``HandEnv.judge``'s metrics.
+        config: of the worlds.
+        trials: number of worlds.
+    """
+    playing, ends = np.ones(trials, bool), [""] * trials
+    goals, set_at = np.zeros(trials, int), np.zeros(trials, int)
+    steps_per_goal, lost_contacts = [], 0
+    steps = iter(steps)
+    for number in itertools.count(1):
+        if not playing.any():
+            break
+        metrics = {name: np.asarray(value) for name, value in next(steps).items()}
+        met = playing & (metrics["goals"] > 0)
+        steps_per_goal += (number - set_at[met]).tolist()
+        goals[met] += 1
+        set_at[met] = number
+        lost_contacts += int(metrics["lost_contacts"][playing].sum())
+        for end in ENDS:
+            for k in np.flatnonzero(playing & (metrics[end] > 0)):
+                ends[k], playing[k] = end, False
+    period = config.physics.control_period
+    return Trials(
+        engine=choose_engine(config.engine)[0],
+        goals=goals.tolist(),
+        ends=ends,
+        seconds_per_goal=[period * n for n in steps_per_goal],
+        lost_contacts=lost_contacts,
+    )
 
 
-def _protocol(config: Config) -> dict:
-    goal = config.task.goal
+def protocol(config: Config) -> dict:
+    """What was asked for: it decides the figures, so it is printed beside them."""
+    goal, task = config.task.goal, config.task
     distribution = goal.distribution
     if distribution == "near":
         distribution += f" {goal.angles[0]:g}-{goal.angles[1]:g} rad"
@@ -191,16 +190,85 @@ def _protocol(config: Config) -> dict:
         "tolerance": f"{goal.tolerance:g} rad",
         "limit": f"{goal.seconds:g} s per goal",
         "cap": goal.count,
-        "engine": choose_engine(config.engine)[0],
         "object": config.object.shape,
-        "randomization": _randomization(config),
+        "wrist": "locked" if task.locked_wrist else "free",
+        "randomization": menu_name(config.randomization),
     }
 
 
-def _randomization(config: Config) -> str:
-    menu = config.randomization
+def menu_name(menu: RandomizationConfig) -> str:
+    """A preset and what was switched on and off."""
     switched = [f"+{name}" for name in menu.on] + [f"-{name}" for name in menu.off]
     return " ".join([menu.preset, *switched])
+
+
+def report(columns: list[Trials], config: Config, env_steps: int) -> str:
+    """A Markdown table with a column for each engine, and what it is of."""
+    names = [
+        trials.engine + (" (sim-to-sim)" if k else "")
+        for k, trials in enumerate(columns)
+    ]
+    rows = {
+        f"goals per trial ({len(columns[0].goals)} trials)": [
+            f"{t.mean:.1f} ± {np.std(t.goals):.1f}" for t in columns
+        ],
+        "95% interval of the mean": [
+            "{:.1f} to {:.1f}".format(*t.interval()) for t in columns
+        ],
+        "median": [f"{np.median(t.goals):g}" for t in columns],
+        **{
+            label: [str(t.ends.count(end)) for t in columns]
+            for end, label in ENDS.items()
+            if end != "broken_worlds" or any(end in t.ends for t in columns)
+        },
+        "seconds per goal, median": [
+            f"{np.median(t.seconds_per_goal):.2f}" if t.seconds_per_goal else "-"
+            for t in columns
+        ],
+    }
+    if any(t.lost_contacts for t in columns):
+        rows["world steps with a full buffer"] = [str(t.lost_contacts) for t in columns]
+    lines = [f"| | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    lines += [f"| {label} | {' | '.join(cells)} |" for label, cells in rows.items()]
+    for name, trials in zip(names, columns, strict=True):
+        shown = " ".join(map(str, sorted(trials.goals, reverse=True)))
+        lines.append(f"trials, sorted, {name}: {shown}")
+    asked = ", ".join(f"{name} {value}" for name, value in protocol(config).items())
+    return "\n".join([*lines, f"{asked}; trained for {env_steps:,} env steps"])
+
+
+def save(columns: list[Trials], config: Config, env_steps: int, path: Path) -> None:
+    """Write every trial and every figure."""
+    content = {
+        "protocol": protocol(config),
+        "env_steps": env_steps,
+        "seed": config.seed,
+        "engines": [asdict(t) | t.summary() for t in columns],
+    }
+    path.write_text(json.dumps(content, indent=1))
+
+
+def plot(columns: list[Trials], path: Path) -> None:
+    """Draw how many trials got how far, and how long goals took."""
+    figure, (trials, times) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    longest = max([0.0, *(max(t.seconds_per_goal, default=0.0) for t in columns)])
+    for column in columns:
+        goals = np.sort(column.goals)[::-1]
+        rank = np.arange(1, len(goals) + 1)
+        trials.step(rank, goals, where="mid", label=column.engine)
+        times.hist(
+            column.seconds_per_goal,
+            bins=np.linspace(0, max(longest, 1.0), 41),
+            histtype="step",
+            label=column.engine,
+        )
+    trials.set(xlabel="trials, best first", ylabel="goals in a row", ylim=(0, None))
+    times.set(xlabel="seconds to a goal", ylabel="goals met", yscale="symlog")
+    for axis in (trials, times):
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ class TrainCommand(Config):
     """Folder of the run; a new one under runs/ by default, or the latest to resume."""
     resume: bool = False
     """Go on from the run's latest checkpoint."""
+    from_run: Path | None = None
+    """Begin with the networks of another run's latest checkpoint, and its configuration
+    unless --config says otherwise: fine-tuning, for another object or a locked wrist."""
     max_minutes: float | None = None
     """Stop, with a checkpoint, after so many minutes."""
     distributed: bool = False
@@ -66,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = settings.config_of(command)
         log.info("physics engine: %s (%s)", *choose_engine(config.engine))
         run_dir = prepare_run(command)
-        train(config, run_dir, command.resume, command.max_minutes, started)
+        train(config, run_dir, command, started)
     except (ValueError, OSError, CheckpointError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         processes.leave()
@@ -109,6 +112,13 @@ def parse(arguments: list[str]) -> TrainCommand:
         raise ValueError(
             "--coordinator, --processes and --process-id need --distributed"
         )
+    origin = settings.early_option(arguments, "--from-run")
+    if origin:
+        if "--resume" in arguments:
+            raise ValueError("--from-run begins a run and --resume goes on: give one")
+        if not (Path(origin) / "config.yaml").exists():
+            raise ValueError(f"--from-run: there is no run in {origin}")
+        base = base or Path(origin) / "config.yaml"
     if "--resume" in arguments:
         run_dir = run_dir or latest_run()
         if not (run_dir / "config.yaml").exists():
@@ -174,26 +184,19 @@ def make_trainer(config: Config, devices: list[jax.Device] | None = None) -> Tra
     return Trainer(vector_env, config.network, config.ppo, devices)
 
 
-def train(
-    config: Config,
-    run_dir: Path,
-    resume: bool,
-    max_minutes: float | None,
-    started: float,
-) -> None:
+def train(config: Config, run_dir: Path, command: TrainCommand, started: float) -> None:
     """Train until ``max_env_steps``, ``max_minutes`` or Ctrl-C, saving on the way.
 
     Args:
         config: of the run.
         run_dir: where everything is written.
-        resume: whether to begin with the latest checkpoint.
-        max_minutes: since ``started``.
+        command: what to begin with, and how long to train since ``started``.
         started: ``time.monotonic()`` when the command began.
     """
     trainer = make_trainer(with_buffers(config))
     checkpoints = Checkpoints(run_dir / "checkpoints")
     with explained(checkpoints):
-        learner = begin(config, run_dir, resume, trainer, checkpoints)
+        learner = begin(config, run_dir, command, trainer, checkpoints)
         # A run that has a configuration has a checkpoint, too, and can be resumed.
         checkpoints.save(learner)
     if processes.is_main():
@@ -202,7 +205,7 @@ def train(
     open_log = contextlib.nullcontext()
     if processes.is_main():
         open_log = report.RunLog(run_dir, config.max_env_steps, iteration)
-    clock = Clock(config, trainer.steps_per_iteration, max_minutes, started)
+    clock = Clock(config, trainer.steps_per_iteration, command.max_minutes, started)
     last_saved = time.monotonic()
     with open_log as run_log, StopOnInterrupt() as interrupt, explained(checkpoints):
         while True:
@@ -240,23 +243,34 @@ def train(
 def begin(
     config: Config,
     run_dir: Path,
-    resume: bool,
+    command: TrainCommand,
     trainer: Trainer,
     checkpoints: Checkpoints,
 ) -> Learner:
-    """A new learner, or the latest checkpoint's."""
+    """A new learner, with another run's networks if so asked; or the latest one."""
     key = jax.random.key(config.seed)
-    if resume:
+    if command.resume:
         learner = checkpoints.restore(trainer, key)
-        if config.ppo.kl_target is None:
-            # It may be another one than before.
-            rate = jnp.full_like(learner.learning_rate, config.ppo.learning_rate)
-            learner = learner.replace(learning_rate=rate)
-        return learner
-    log.info("run: %s; starting %d worlds", run_dir, config.num_envs)
-    learner = trainer.init(key)
-    trainer.vector_env.check(learner.actors.env_state)
+    else:
+        log.info("run: %s; starting %d worlds", run_dir, config.num_envs)
+        learner = trainer.init(key)
+        trainer.vector_env.check(learner.actors.env_state)
+    if command.from_run:
+        learner = _with_networks_of(command.from_run, trainer, learner)
+    if config.ppo.kl_target is None:
+        # It may be another one than before.
+        rate = jnp.full_like(learner.learning_rate, config.ppo.learning_rate)
+        learner = learner.replace(learning_rate=rate)
     return learner
+
+
+def _with_networks_of(run: Path, trainer: Trainer, learner: Learner) -> Learner:
+    """Everything that a run learned, at the start of a new one."""
+    checkpoints = Checkpoints(run / "checkpoints")
+    learned = checkpoints.restore_learned(trainer, learner)
+    checkpoints.close()
+    log.info("networks: of iteration %d of %s", int(learned.iteration), run)
+    return learned.replace(iteration=learner.iteration)
 
 
 def check_finite(metrics: dict[str, np.ndarray], iteration: int) -> None:

@@ -89,15 +89,21 @@ def training(run: Path) -> str:
     protocol = ", ".join(
         f"{name} {value}" for name, value in result["protocol"].items()
     )
+    evaluations = "\n".join(
+        f"- on {trials['engine']}: **{trials['mean']:.2f} ± "
+        f"{trials['standard_error']:.2f} goals per trial**, median "
+        f"{trials['median']:g}; {trials['drops']} drops, {trials['timeouts']} out of "
+        f"time, {trials['completions']} complete"
+        for trials in result["engines"]
+    )
+    trials = len(result["engines"][0]["goals"])
     physics = config["physics"]
     return (
         f"Training with {config['num_envs']:,} worlds, {physics['substeps']} x "
         f"{1000 * physics['timestep']:g} ms per step, randomization "
         f"{config['randomization']['preset']}: {result['env_steps']:,} env steps in "
-        f"{minutes:.1f} minutes of iterations. Evaluated in {len(result['trials'])} "
-        f"trials ({protocol}): **{result['mean']:.2f} ± {result['standard_error']:.2f} "
-        f"goals per episode**, median {result['median']:g}; {result['drops']} drops, "
-        f"{result['timeouts']} out of time, {result['completions']} complete.\n\n"
+        f"{minutes:.1f} minutes of iterations. Evaluated in {trials} trials "
+        f"({protocol}):\n\n{evaluations}\n\n"
         "![goals per episode over wall-clock](gpu_curve.png)"
     )
 

@@ -58,7 +58,8 @@ def test_one_command_measures_trains_and_writes_it_down(checkout):
         assert row["physics_steps_per_second"] == 10 * row["env_steps_per_second"]
     assert "48 env steps" in page
     result = json.loads((checkout / "runs/tiny/evaluation.json").read_text())
-    assert f"**{result['mean']:.2f} ±" in page and "goals uniform" in page
+    (native,) = result["engines"]
+    assert f"**{native['mean']:.2f} ±" in page and "goals uniform" in page
     for picture in ("gpu_bench.png", "gpu_curve.png"):
         assert (checkout / "docs" / picture).stat().st_size > 5_000
 

@@ -49,9 +49,9 @@ def test_a_run_can_be_evaluated(run_dir, tmp_path, capsys):
     arguments = [str(run_dir), "--trials", "4", "--json", str(result)]
     limits = ["--task.goal.seconds", "0.4", "--task.goal.distribution", "uniform"]
     assert evaluate.main([*arguments, *limits]) == 0
-    said = json.loads(result.read_text())
-    assert said["drops"] + said["timeouts"] + said["completions"] == 4
-    assert len(said["trials"]) == 4
+    (native,) = json.loads(result.read_text())["engines"]
+    assert native["drops"] + native["timeouts"] + native["completions"] == 4
+    assert len(native["goals"]) == 4
     assert "goals uniform" in capsys.readouterr().out
 
 

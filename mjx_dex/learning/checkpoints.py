@@ -1,5 +1,6 @@
 """Saving and restoring a whole ``Learner``, so that a run goes on bit for bit."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
 """Written into a checkpoint when it is complete: SHA-256 of each of its files."""
+
+LEARNED = ("parameters", "optimizer_state", "statistics", "learning_rate", "iteration")
+"""Fields of a ``Learner`` that mean something without its worlds."""
 
 
 class CheckpointError(RuntimeError):
@@ -78,23 +82,12 @@ class Checkpoints:
         Raises:
             CheckpointError: if there is none, or it is damaged or of another shape.
         """
-        step = self.latest()
-        if step is None:
-            raise CheckpointError(f"there is no checkpoint in {self._folder}")
-        try:
-            # Checked first: orbax, surprised by a damaged file, says so in many pages.
-            _check_files(self._folder / str(step))
-            written = _shapes(self._manager.item_metadata(step).tree)
+        with self._reading() as (step, written):
             devices = written["actors.first"][0]
             like = _learner_on(devices, trainer, key)
             _check_shapes(written, _shapes(jax.eval_shape(_keys_to_data, like)))
             target = _placed(like, trainer)
             data = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        except Exception as error:
-            raise CheckpointError(
-                f"cannot read checkpoint {self._folder / str(step)}: "
-                f"{_first_line(error)}"
-            ) from error
         learner = _data_to_keys(data, like)
         if devices != trainer.num_devices:
             log.info(
@@ -102,6 +95,65 @@ class Checkpoints:
             )
             learner = learner.replace(actors=trainer.redistribute(learner.actors))
         return learner
+
+    def restore_learned(self, trainer: Trainer, learner: Learner) -> Learner:
+        """Read from the latest checkpoint what was learned, and no worlds.
+
+        Args:
+            trainer: whose networks are those of the checkpoint; its worlds may differ.
+            learner: a learner of the trainer's, or its shapes.
+
+        Returns:
+            The learner with the checkpoint's ``LEARNED`` fields.
+
+        Raises:
+            CheckpointError: as ``restore`` does.
+        """
+        target = {
+            name: jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(
+                    x.shape, x.dtype, sharding=trainer.sharding.key
+                ),
+                getattr(learner, name),
+            )
+            for name in LEARNED
+        }
+        with self._reading() as (step, written):
+            wanted = _shapes(target)
+            found = {
+                name: shape
+                for name, shape in written.items()
+                if name.partition(".")[0] in LEARNED
+            }
+            _check_shapes(found, wanted)
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                learned = reader.restore(
+                    self._folder / str(step) / "default",
+                    args=ocp.args.PyTreeRestore(
+                        item=target,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(
+                            target
+                        ),
+                        partial_restore=True,
+                    ),
+                )
+        return learner.replace(**learned)
+
+    @contextlib.contextmanager
+    def _reading(self):
+        """The latest checkpoint's step and shapes; what fails is a CheckpointError."""
+        step = self.latest()
+        if step is None:
+            raise CheckpointError(f"there is no checkpoint in {self._folder}")
+        folder = self._folder / str(step)
+        try:
+            # Checked first: orbax, surprised by a damaged file, says so in many pages.
+            _check_files(folder)
+            yield step, _shapes(self._manager.item_metadata(step).tree)
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot read checkpoint {folder}: {_first_line(error)}"
+            ) from error
 
     def close(self) -> None:
         """Release the folder."""
@@ -141,7 +193,11 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
 
 def _check_shapes(found: dict[str, tuple], expected: dict[str, tuple]) -> None:
     """Raise ValueError if a checkpoint is of another configuration."""
-    for name in sorted(found.keys() | expected.keys()):
+    # Networks first: a stranger's optimizer state says less to its reader.
+    for name in sorted(
+        found.keys() | expected.keys(),
+        key=lambda name: (not name.startswith("parameters"), name),
+    ):
         if found.get(name) != expected.get(name):
             raise ValueError(
                 f"it is of another configuration: {name} has shape "

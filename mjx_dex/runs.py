@@ -1,0 +1,61 @@
+"""What came out of a run: its configuration and its policy, for other commands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from mjx_dex import settings
+from mjx_dex.config import Config, replace
+from mjx_dex.learning.agent import Agent
+from mjx_dex.learning.checkpoints import Checkpoints
+from mjx_dex.train import make_trainer
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Networks as a run left them."""
+
+    agent: Agent
+    env_steps: int
+    """They were trained for."""
+
+
+def load_config(run: Path) -> Config:
+    """A run's configuration.
+
+    Raises:
+        ValueError: if there is no run in that folder.
+    """
+    path = run / "config.yaml"
+    if not path.exists():
+        raise ValueError(f"there is no run in {run} (it would hold a config.yaml)")
+    return settings.load(path)
+
+
+def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
+    """The policy of a run's latest checkpoint.
+
+    Args:
+        run: folder.
+        config: of the run, or one whose worlds differ: object, hand, physics,
+            randomization, goals.
+        untrained: as it was before training.
+
+    Raises:
+        CheckpointError: if there is none, or its networks are not of this
+            configuration.
+    """
+    # Only what it learned is asked of it: its own engine may not run here, and its
+    # worlds are not needed.
+    small = {"engine": "native", "num_envs": 1, "bank.size": 1, "bank.starting": 1}
+    small["ppo.minibatch_size"] = config.ppo.chunk * config.ppo.accumulation
+    trainer = make_trainer(replace(config, **small), jax.local_devices()[:1])
+    key = jax.random.key(config.seed)
+    if untrained:
+        return Policy(trainer.agent(trainer.init(key)), env_steps=0)
+    checkpoints = Checkpoints(run / "checkpoints")
+    learner = checkpoints.restore_learned(trainer, jax.eval_shape(trainer.init, key))
+    checkpoints.close()
+    env_steps = int(learner.iteration) * config.num_envs * config.ppo.horizon
+    return Policy(trainer.agent(learner), env_steps)
