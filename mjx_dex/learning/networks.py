@@ -13,8 +13,8 @@ UNROLL = 10
 """Steps of a recurrence compiled as one: a whole chunk of Table 10, whose gradient then
 takes a fifth less time on a CPU."""
 
-Carry = tuple[jax.Array, jax.Array]
-"""An LSTM's cell state and output, [units] each; of length 0 without memory."""
+Carry = tuple[jax.Array, ...]
+"""An LSTM's cell state and output, [units] each; empty without memory."""
 
 
 class LSTM(nn.Module):
@@ -87,5 +87,6 @@ class Network(nn.Module):
 
     def initial_carry(self) -> Carry:
         """An empty memory."""
-        units = self.memory if self.recurrent else 0
-        return jnp.zeros(units), jnp.zeros(units)
+        if not self.recurrent:
+            return ()
+        return jnp.zeros(self.memory), jnp.zeros(self.memory)

@@ -225,10 +225,7 @@ class Trainer:
             return jnp.swapaxes(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])
 
         def carry_by_chunk(carry):
-            # Sizes spelled out: without memory a carry has length 0.
-            return jax.tree.map(
-                lambda x: x.reshape(x.shape[0] * x.shape[1], x.shape[2]), carry
-            )
+            return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), carry)
 
         chunks = ppo.Chunk(
             policy_carry=carry_by_chunk(experience.policy_carry),

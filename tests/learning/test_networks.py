@@ -115,7 +115,7 @@ def test_initial_policy_is_nearly_uniform(memory):
 def test_value_network_gives_one_number_and_its_own_memory_kind():
     config = NetworkConfig(policy_memory="none", hidden=8, memory=UNITS)
     policy, value, _ = make_networks(config, (20, 11))
-    assert [part.shape for part in policy.initial_carry()] == [(0,), (0,)]
+    assert policy.initial_carry() == ()
     assert [part.shape for part in value.initial_carry()] == [(UNITS,), (UNITS,)]
     parameters = value.init(jax.random.key(0), EMPTY, INPUTS, NEVER_FIRST)
     _, values = value.apply(parameters, EMPTY, INPUTS, NEVER_FIRST)

@@ -19,6 +19,7 @@ from probes import (
 
 from mjx_dex.config import NetworkConfig, PPOConfig
 from mjx_dex.learning import AutoReset, Trainer
+from mjx_dex.learning.checkpoints import Checkpoints
 
 GAMMA = 0.5
 LSTM = NetworkConfig(hidden=16, memory=16)
@@ -144,3 +145,17 @@ def test_termination_is_not_bootstrapped():
     for step, observation in enumerate(np.eye(Mortal.length)):
         expected = sum(GAMMA**k for k in range(Mortal.length - step))
         np.testing.assert_allclose(values(agent, [observation]), expected, atol=0.05)
+
+
+def test_a_learner_without_memory_is_saved_and_goes_on(tmp_path):
+    """Files cannot hold the arrays of length 0 that no memory might be."""
+    trainer = Trainer(AutoReset(ConstantReward(), 32), NO_MEMORY, PPO)
+    key = jax.random.key(0)
+    learner, _ = trainer.iterate(trainer.init(key))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(learner)
+    restored = checkpoints.restore(trainer, key)
+    checkpoints.close()
+    _, expected = trainer.iterate(learner)
+    _, found = trainer.iterate(restored)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
