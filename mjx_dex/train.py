@@ -41,8 +41,8 @@ class TrainCommand(Config):
     resume: bool = False
     """Go on from the run's latest checkpoint."""
     from_run: Path | None = None
-    """Begin with the networks of another run's latest checkpoint, and its configuration
-    unless --config says otherwise: fine-tuning, for another object or a locked wrist."""
+    """Begin with the networks of another run, and its configuration unless --config
+    says otherwise: fine-tuning, for another object or a locked wrist."""
     max_minutes: float | None = None
     """Stop, with a checkpoint, after so many minutes."""
     distributed: bool = False

@@ -1,0 +1,139 @@
+import json
+
+import numpy as np
+import pytest
+from test_train import TINY, rows
+
+from mjx_dex import ablate, runs, settings
+from mjx_dex.config import Config, replace
+from mjx_dex.studies import STUDIES
+from mjx_dex.train import TrainCommand
+
+QUICK = ["--trials", "2", "--test-options", "--task.goal.seconds 0.16"]
+VARIANTS = {
+    "randomization": "No physics randomizations",
+    "memory": "FF policy / LSTM value",
+    "scale": "0.5 x batch",
+    "discrete": "continuous",
+}
+
+
+def call(folder, study, *options):
+    return ablate.main([study, "--folder", str(folder), *QUICK, *options])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.mark.parametrize("study", VARIANTS)
+def test_a_study_runs_from_end_to_end(study, folder, capsys):
+    """One variant of each, two iterations, tested in all of the study's worlds."""
+    variant = VARIANTS[study]
+    options = ["--variants", variant, "--budget", "32", *TINY]
+    assert call(folder, study, *options) == 0
+    run = folder / study / ablate.slug(variant) / "seed_0"
+    changes = STUDIES[study].variants[variant]
+    config = runs.load_config(run)
+    if not callable(changes):
+        assert replace(config, **changes) == config
+    assert rows(run)[-1]["env_steps"] == 32
+    table = (folder / study / "table.md").read_text()
+    assert table.strip() in capsys.readouterr().out
+    (line,) = [x for x in table.splitlines() if x.startswith(f"| {variant} | 1 |")]
+    for test in STUDIES[study].tests:
+        result = json.loads((run / f"evaluation_{ablate.slug(test)}.json").read_text())
+        (native,) = result["engines"]
+        assert f"{native['mean']:.2f} ± {native['standard_error']:.2f}" in line
+    assert "All: goals near 0.45-0.8 rad, tolerance 0.4 rad, limit 0.16 s" in table
+    assert (folder / study / "study.png").stat().st_size > 10_000
+
+
+def test_what_is_finished_is_not_done_again(folder, monkeypatch):
+    """After the test above; with a larger budget the run goes on."""
+    calls = []
+    monkeypatch.setattr(ablate, "_call", lambda *command: calls.append(command))
+    options = ["--variants", VARIANTS["discrete"], *TINY]
+    assert call(folder, "discrete", *options, "--budget", "32") == 0
+    assert calls == []
+    assert call(folder, "discrete", *options, "--budget", "64") == 0
+    (command,) = calls
+    assert command[:2] == ("mjx_dex.train", "--resume")
+    assert "64" in command and "--num-envs" not in command
+
+
+def test_other_options_are_refused(folder, capsys):
+    assert call(folder, "discrete", "--budget", "32", "--ppo.gamma", "0.9") == 1
+    error = capsys.readouterr().err.strip()
+    assert "holds runs with other options" in error and "--folder" in error
+
+
+def test_an_unknown_variant_is_named(tmp_path, capsys):
+    assert call(tmp_path, "memory", "--variants", "GRU") == 1
+    assert "--variants: GRU is none of LSTM policy" in capsys.readouterr().err
+
+
+def test_no_time_begins_nothing_and_says_how_to_go_on(tmp_path, capsys):
+    assert call(tmp_path, "memory", "--max-minutes", "0") == 0
+    said = capsys.readouterr().out
+    assert "not finished; the same command goes on" in said
+    assert "| LSTM policy / LSTM value | 0 | 0.00 | - |" in said
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_changes_say_the_same_on_the_command_line(study):
+    """Of every variant and every test."""
+    base = settings.load("quickstart")
+    for changes in (*STUDIES[study].variants.values(), *STUDIES[study].tests.values()):
+        changes = changes(base) if callable(changes) else changes
+        command = settings.from_command_line(
+            TrainCommand, base, ablate.flags(changes), description=None
+        )
+        assert settings.config_of(command) == replace(base, **changes)
+
+
+def test_variants_differ_from_the_baseline_in_what_they_name():
+    base = settings.load("quickstart")
+    for study in STUDIES.values():
+        configs = [
+            replace(base, **(changes(base) if callable(changes) else changes))
+            for changes in study.variants.values()
+        ]
+        assert len({repr(config) for config in configs}) == len(configs)
+
+
+def test_what_tests_ask_for_is_said_once_where_it_is_the_same():
+    one, two = {"cap": 50, "goals": "near"}, {"cap": 50, "goals": "uniform"}
+    said = ablate._describe({"one": one, "two": two})
+    assert said == ["All: cap 50.", "one: goals near.", "two: goals uniform."]
+
+
+def test_batch_grows_in_proportion():
+    base = Config()
+    changes = STUDIES["scale"].variants["2 x batch"](base)
+    double = replace(base, **changes)
+    assert double.num_envs == 2 * base.num_envs
+    assert double.ppo.minibatch_size == 2 * base.ppo.minibatch_size
+    assert double.bank.size == 2 * base.bank.size
+
+
+def test_errors_are_over_trials_for_one_run_and_over_runs_for_more():
+    one = {"mean": 3.0, "standard_error": 0.5, "goals": [1, 5]}
+    two = {"mean": 5.0, "standard_error": 0.1, "goals": [4, 6]}
+    assert ablate.cell([one]) == "3.00 ± 0.50 (3)"
+    # Deviation of 3 and 5 is sqrt(2); over sqrt(2) runs.
+    assert ablate.cell([one, two]) == "4.00 ± 1.00 (4.5)"
+
+
+def test_the_90_percent_band_of_a_moving_average():
+    """Of independent normal numbers it holds their mean about so often; by hand, the
+    average of the first three."""
+    mean, error = ablate.moving_average(np.array([1.0, 2.0, 6.0]))
+    np.testing.assert_allclose(mean, [1.0, 1.5, 3.0])
+    np.testing.assert_allclose(error[1], 1.645 * 0.5 / np.sqrt(2))
+    values = np.random.default_rng(0).normal(7.0, 1.0, 20_000)
+    mean, error = ablate.moving_average(values)
+    apart = slice(ablate.WINDOW, None, ablate.WINDOW)  # windows that share nothing
+    held = np.mean(np.abs(mean - 7.0)[apart] < error[apart])
+    assert held == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 1000) + 0.02)
