@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mjx_dex.config import Config, replace
+from mjx_dex.config import BankConfig, Config, replace
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.networks import Carry
 from mjx_dex.task import BankedEnvironments, make_env, with_buffers
@@ -44,7 +44,9 @@ class Play:
         self.config = with_buffers(fixed(config))
         self.env = make_env(self.config)
         self.num_worlds = num_worlds
-        self._worlds = BankedEnvironments(self.env, num_worlds, self.config.bank)
+        # Every world has a start and physics of its own.
+        bank = BankConfig(size=num_worlds, starting=1)
+        self._worlds = BankedEnvironments(self.env, num_worlds, bank)
         self._agent = agent
         self._most_likely = most_likely
 
