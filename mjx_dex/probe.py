@@ -20,11 +20,14 @@ from mjx_dex.config import Config, replace
 from mjx_dex.evaluate import PROTOCOL, menu_name
 from mjx_dex.learning.checkpoints import CheckpointError
 from mjx_dex.play import Play
+from mjx_dex.randomization.menu import enabled_effects
 from mjx_dex.train import set_up_process
 from mjx_dex.types import EpisodeDraw
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+
+NOTHING = "nothing is randomized that could be known; give --randomization.preset all"
 
 FOLDS = 5
 RIDGES = 10.0 ** np.arange(-1, 6)
@@ -90,9 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
             description=__doc__,
         )
         config = settings.config_of(command)
-        policy = runs.load_policy(run, config, command.untrained)
-        if not jax.tree.leaves(policy.agent.networks.policy.initial_carry()):
+        if config.network.policy_memory == "none":
             raise ValueError(f"the policy of {run} has no memory to ask")
+        if not enabled_effects(config.randomization):
+            raise ValueError(NOTHING)
+        policy = runs.load_policy(run, config, command.untrained)
         shots = snapshots(Play(config, policy.agent, command.episodes), command.seconds)
         answers = [answer for shot in shots for answer in ask(shot)]
     except (ValueError, OSError, CheckpointError) as error:
@@ -164,9 +169,7 @@ def parameters(draw: EpisodeDraw, chosen: np.ndarray) -> dict[str, np.ndarray]:
         if varied.any():
             found[name] = values[:, varied]
     if not found:
-        raise ValueError(
-            "nothing is randomized that could be known; give --randomization.preset all"
-        )
+        raise ValueError(NOTHING)
     return found
 
 

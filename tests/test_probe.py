@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from test_train import TINY, error_of
 
-from mjx_dex import probe, train
-from mjx_dex.config import replace
+from mjx_dex import probe, settings, train
+from mjx_dex.config import Config, replace
 from mjx_dex.play import Play
 from mjx_dex.train import make_trainer
 
@@ -128,8 +128,6 @@ def test_without_randomization_there_is_nothing_to_ask(run_dir, capsys):
 
 
 def test_without_memory_there_is_nobody_to_ask(tmp_path, capsys):
-    folder = tmp_path / "run"
-    none = ["--network.policy-memory", "none", "--max-env-steps", "16"]
-    assert train.main([*TINY, *none, "--run-dir", str(folder)]) == 0
-    capsys.readouterr()
-    assert "has no memory" in error_of([str(folder)], capsys, probe)
+    feed_forward = replace(Config(), **{"network.policy_memory": "none"})
+    settings.save(feed_forward, tmp_path / "config.yaml")
+    assert "has no memory" in error_of([str(tmp_path)], capsys, probe)
