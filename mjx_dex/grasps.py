@@ -159,6 +159,13 @@ def main(arguments: list[str] | None = None) -> int:
         touches = [observer.touch(qpos) for qpos in states]
         if command.pictures:
             draw(config, states, touches, command.pictures)
+    except mujoco.FatalError as error:
+        print(
+            f"error: --pictures: {error}; try MUJOCO_GL=egl or osmesa in the "
+            "environment",
+            file=sys.stderr,
+        )
+        return 1
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -24,6 +24,9 @@ MARKER_PLATE_POSITION = (0.046, -0.035, 0.216)
 MARKER_PLATE_QUATERNION = (0.0, 0.0, 0.7071067811865476, -0.7071067811865476)
 """Pose of the marker plate on the forearm: Euler angles (pi/2, 0, pi) in robogym."""
 
+GOAL_POSITION = (1.12, 0.83, 0.2)
+"""Where the goal is shown [m], world frame: beside the hand, in the camera's view."""
+
 
 NAIL_BOXES = {
     "FF": ((0.0, 0.01, 0.027), (0.003, 0.008, 0.004)),
@@ -71,6 +74,7 @@ def build_hand(
     obj: ObjectConfig | None,
     physics: PhysicsConfig,
     visuals: bool = False,
+    goal: bool = False,
 ) -> Hand:
     """Build the scene.
 
@@ -80,6 +84,7 @@ def build_hand(
         physics: timestep and solver.
         visuals: keep the visual meshes, add floor, light and camera. The physics
             is the same either way; without them the model is smaller.
+        goal: add a second object beside the hand, which shows an orientation.
 
     Raises:
         ValueError: if a configured file or name does not exist.
@@ -100,6 +105,8 @@ def build_hand(
     _add_reference_markers(spec)
     if obj is not None:
         objects.add_object(spec, obj)
+    if goal:
+        objects.add_goal(spec, obj, GOAL_POSITION)
     if visuals:
         _add_stage(spec)
     else:

@@ -85,6 +85,24 @@ def add_object(spec: mujoco.MjSpec, config: ObjectConfig) -> None:
     _add_face_marks(body, config.size)
 
 
+def add_goal(
+    spec: mujoco.MjSpec, config: ObjectConfig, position: tuple[float, float, float]
+) -> None:
+    """Add the mocap body ``goal``, which looks like the object and touches nothing.
+
+    Args:
+        spec: the scene, edited in place.
+        config: of the object.
+        position: where it floats [m], world frame.
+    """
+    body = spec.worldbody.add_body(name="goal", pos=position, mocap=True)
+    ADD_SHAPE[config.shape](body, config)
+    for geom in body.geoms:
+        geom.contype, geom.conaffinity = 0, 0
+        geom.rgba = (0.55, 0.95, 0.65, 1.0)
+    _add_face_marks(body, config.size)
+
+
 def _add_box(
     body: mujoco.MjsBody, half_size: tuple[float, float, float], angle: float
 ) -> None:
@@ -109,7 +127,7 @@ def _add_face_marks(body: mujoco.MjsBody, size: float) -> None:
         position = [0.0] * 3
         position[axis] = sign * size / 2
         body.add_site(
-            name=f"object:face{i}",
+            name=f"{body.name}:face{i}",
             type=mujoco.mjtGeom.mjGEOM_BOX,
             size=half,
             pos=position,
