@@ -55,11 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.folder / options.study
         _begin(folder, train_options)
         runs = _runs(options, config, folder)
-        for run in runs:
-            _train(run, options, train_options, deadline)
-            _test(run, options)
-    except (UnfinishedError, KeyboardInterrupt):
-        print("not finished; the same command goes on")
+        try:
+            for run in runs:
+                _train(run, options, train_options, deadline)
+                _test(run, options)
+        except (UnfinishedError, KeyboardInterrupt):
+            print("not finished; the same command goes on")
     except subprocess.CalledProcessError as error:
         print(f"error: {_shown(error.cmd)} failed", file=sys.stderr)
         return 1

@@ -20,9 +20,6 @@ from mjx_dex.train import set_up_process
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-PROTOCOL = {"task.goal.seconds": 80.0, "task.goal.count": 50}
-"""A trial's limits (section 6.2), where a training episode's are those of C.1."""
-
 ENDS = {
     "drops": "dropped",
     "timeouts": "out of time",
@@ -98,15 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if not arguments or arguments[0].startswith("-"):
-            raise ValueError("give a run's folder: python -m mjx_dex.evaluate RUN")
-        run = Path(arguments[0])
-        command = settings.from_command_line(
-            EvaluateCommand,
-            replace(runs.load_config(run), **PROTOCOL),
-            arguments[1:],
-            description=__doc__,
-        )
+        run, command = runs.from_command_line(EvaluateCommand, arguments, __doc__)
         config = settings.config_of(command)
         policy = runs.load_policy(run, config, command.untrained)
         columns = [

@@ -17,8 +17,7 @@ import mujoco
 import numpy as np
 
 from mjx_dex import runs, settings
-from mjx_dex.config import Config, replace
-from mjx_dex.evaluate import PROTOCOL
+from mjx_dex.config import Config
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.names import FINGERS
 from mjx_dex.learning.checkpoints import CheckpointError
@@ -141,15 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if not arguments or arguments[0].startswith("-"):
-            raise ValueError("give a run's folder: python -m mjx_dex.grasps RUN")
-        run = Path(arguments[0])
-        nominal = PROTOCOL | {"randomization.preset": "none"}
-        command = settings.from_command_line(
-            GraspsCommand,
-            replace(runs.load_config(run), **nominal),
-            arguments[1:],
-            description=__doc__,
+        run, command = runs.from_command_line(
+            GraspsCommand, arguments, __doc__, {"randomization.preset": "none"}
         )
         config = settings.config_of(command)
         policy = runs.load_policy(run, config, command.untrained)

@@ -16,8 +16,8 @@ import matplotlib
 import numpy as np
 
 from mjx_dex import runs, settings
-from mjx_dex.config import Config, replace
-from mjx_dex.evaluate import PROTOCOL, menu_name
+from mjx_dex.config import Config
+from mjx_dex.evaluate import menu_name
 from mjx_dex.learning.checkpoints import CheckpointError
 from mjx_dex.play import Play
 from mjx_dex.randomization.menu import enabled_effects
@@ -83,15 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if not arguments or arguments[0].startswith("-"):
-            raise ValueError("give a run's folder: python -m mjx_dex.probe RUN")
-        run = Path(arguments[0])
-        command = settings.from_command_line(
-            ProbeCommand,
-            replace(runs.load_config(run), **PROTOCOL),
-            arguments[1:],
-            description=__doc__,
-        )
+        run, command = runs.from_command_line(ProbeCommand, arguments, __doc__)
         config = settings.config_of(command)
         if config.network.policy_memory == "none":
             raise ValueError(f"the policy of {run} has no memory to ask")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 
@@ -10,6 +11,11 @@ from mjx_dex.config import Config, replace
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.train import make_trainer
+
+C = TypeVar("C", bound=Config)
+
+PROTOCOL = {"task.goal.seconds": 80.0, "task.goal.count": 50}
+"""A trial's limits (section 6.2), where a training episode's are those of C.1."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,36 @@ def load_config(run: Path) -> Config:
     if not path.exists():
         raise ValueError(f"there is no run in {run} (it would hold a config.yaml)")
     return settings.load(path)
+
+
+def from_command_line(
+    command: type[C],
+    arguments: list[str],
+    description: str,
+    changes: dict[str, object] | None = None,
+) -> tuple[Path, C]:
+    """Parse a command that reads a run: its folder, then options.
+
+    Args:
+        command: a dataclass derived from ``Config``: options change the run's own.
+        arguments: the command line without the program's name.
+        description: for ``--help``; its first line says how the command is called.
+        changes: what differs from the run's configuration unless an option says so.
+
+    Raises:
+        ValueError: if there is no run in that folder.
+    """
+    if {"-h", "--help"} & set(arguments):
+        base = Config()
+        arguments = ["", "--help"]
+    elif not arguments or arguments[0].startswith("-"):
+        usage = description.splitlines()[0].split("``")[1]
+        raise ValueError(f"give a run's folder: {usage}")
+    else:
+        base = load_config(Path(arguments[0]))
+    base = replace(base, **PROTOCOL | (changes or {}))
+    parsed = settings.from_command_line(command, base, arguments[1:], description)
+    return Path(arguments[0]), parsed
 
 
 def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:

@@ -20,7 +20,7 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.config import Config, Preset, replace
-from mjx_dex.evaluate import ENDS, PROTOCOL
+from mjx_dex.evaluate import ENDS
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.learning.agent import Agent
@@ -129,15 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if not arguments or arguments[0].startswith("-"):
-            raise ValueError("give a run's folder: python -m mjx_dex.view RUN")
-        run = Path(arguments[0])
-        command = settings.from_command_line(
-            ViewCommand,
-            replace(runs.load_config(run), **PROTOCOL),
-            arguments[1:],
-            description=__doc__,
-        )
+        run, command = runs.from_command_line(ViewCommand, arguments, __doc__)
         config = settings.config_of(command)
         policy = runs.load_policy(run, config, command.untrained)
         # One world: the C engine is fastest wherever it runs.

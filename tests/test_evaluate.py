@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_dex import evaluate, train
+from mjx_dex import evaluate, grasps, probe, runs, train, view
 from mjx_dex.config import replace
 from mjx_dex.play import Play
 from mjx_dex.train import make_trainer
@@ -175,9 +175,24 @@ def test_a_table_is_the_same_twice(run_dir, capsys):
     assert "trained for 32 env steps" in tables[0]
 
 
-def test_the_papers_limit_is_the_default(run_dir):
-    config = replace(evaluate.runs.load_config(run_dir), **evaluate.PROTOCOL)
-    assert config.task.goal.seconds == 80 and config.task.goal.count == 50
+def test_the_papers_limits_are_the_default(run_dir):
+    _, command = runs.from_command_line(
+        evaluate.EvaluateCommand, [str(run_dir)], evaluate.__doc__
+    )
+    assert command.task.goal.seconds == 80 and command.task.goal.count == 50
+    assert command.trials == 100
+
+
+@pytest.mark.parametrize("command", [evaluate, grasps, probe, view])
+def test_help_needs_no_run_and_a_call_without_one_is_explained(command, capsys):
+    with pytest.raises(SystemExit) as exited:
+        command.main(["--help"])
+    assert exited.value.code == 0
+    assert "--object.shape" in capsys.readouterr().out
+    assert command.main([]) == 1
+    name = command.__name__
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"error: give a run's folder: python -m {name} RUN")
 
 
 def test_another_engine_has_a_column_beside_native(run_dir, tmp_path, capsys):
