@@ -18,9 +18,10 @@ import jax
 import matplotlib
 import numpy as np
 
-from mjx_dex import report, settings
+from mjx_dex import evaluate, report, runs, settings
 from mjx_dex.config import Config
 from mjx_dex.costs import SECONDS_PER_YEAR
+from mjx_dex.evaluate import EvaluateCommand
 from mjx_dex.studies import STUDIES, Changes
 from mjx_dex.train import TrainCommand, set_up_process
 
@@ -51,26 +52,40 @@ def main(arguments: list[str] | None = None) -> int:
     options, train_options = _parse(sys.argv[1:] if arguments is None else arguments)
     deadline = time.monotonic() + 60 * options.max_minutes
     try:
-        config = _config(train_options)
+        config, train_options = _config(train_options)
         folder = options.folder / options.study
+        study_runs = _runs(options, config, folder)
         _begin(folder, train_options)
-        runs = _runs(options, config, folder)
-        try:
-            for run in runs:
-                _train(run, options, train_options, deadline)
-                _test(run, options)
-        except (UnfinishedError, KeyboardInterrupt):
-            print("not finished; the same command goes on")
-    except subprocess.CalledProcessError as error:
-        print(f"error: {_shown(error.cmd)} failed", file=sys.stderr)
-        return 1
+        failed = _carry_out(study_runs, options, train_options, deadline)
+        table = write_table(study_runs, options.study, folder)
+        plot(study_runs, STUDIES[options.study].question, folder / "study.png")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    table = write_table(runs, options.study, folder)
-    plot(runs, STUDIES[options.study].question, folder / "study.png")
     print(f"{table}\nsaved {folder / 'table.md'} and {folder / 'study.png'}")
-    return 0
+    for command in failed:
+        print(f"error: this failed: {command}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _carry_out(
+    study_runs: list[Run],
+    options: argparse.Namespace,
+    train_options: list[str],
+    deadline: float,
+) -> list[str]:
+    """Train and test all that is not; returns the commands that failed."""
+    failed = []
+    try:
+        for run in study_runs:
+            try:
+                _train(run, options, train_options, deadline)
+                _test(run, options, deadline)
+            except subprocess.CalledProcessError as error:
+                failed.append(_shown(error.cmd))
+    except (UnfinishedError, KeyboardInterrupt):
+        print("not finished; the same command goes on")
+    return failed
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -121,21 +136,25 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def _config(train_options: list[str]) -> Config:
-    """The configuration that the variants change; errors are train's."""
-    default = "quickstart" if jax.default_backend() == "cpu" else "single_gpu"
-    base = settings.early_option(train_options, "--config") or default
+def _config(train_options: list[str]) -> tuple[Config, list[str]]:
+    """The configuration that the variants change, and options that name it."""
+    if settings.early_option(train_options, "--from-run"):
+        raise ValueError("--from-run: a study's runs begin untrained")
+    base = settings.early_option(train_options, "--config")
+    if base is None:
+        base = "quickstart" if jax.default_backend() == "cpu" else "single_gpu"
+        train_options = ["--config", base, *train_options]
     command = settings.from_command_line(
         TrainCommand, settings.load(base), train_options, description=__doc__
     )
-    return settings.config_of(command)
+    return settings.config_of(command), train_options
 
 
 def _begin(folder: Path, train_options: list[str]) -> None:
     """Make a study's folder, or see that it holds runs with the same options."""
     path, options = folder / "options.json", json.dumps(train_options)
     folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if not any(folder.glob("*/seed_*/config.yaml")):
         path.write_text(options)
     if path.read_text() != options:
         raise ValueError(
@@ -189,25 +208,52 @@ def _train(
         raise UnfinishedError  # with a checkpoint, also after Ctrl-C
 
 
-def _test(run: Run, options: argparse.Namespace) -> None:
+def _test(run: Run, options: argparse.Namespace, deadline: float) -> None:
     """Evaluate in all of the study's worlds where that has not been done."""
     for test, changes in STUDIES[options.study].tests.items():
         path = result_path(run, test)
-        if path.exists() and json.loads(path.read_text())["env_steps"] == trained(run):
-            continue
-        _call(
-            "mjx_dex.evaluate",
+        arguments = [
             str(run.folder),
             *("--trials", str(options.trials), "--json", str(path)),
             *options.test_options.split(),
             *flags(changes),
-        )
+        ]
+        if _is_tested(run, test, arguments):
+            continue
+        if time.monotonic() > deadline:
+            raise UnfinishedError
+        _call("mjx_dex.evaluate", *arguments)
+
+
+def _is_tested(run: Run, test: str, arguments: list[str]) -> bool:
+    """Whether what was trained has been asked for just this."""
+    result = read_result(run, test)
+    _, command = runs.from_command_line(EvaluateCommand, arguments, evaluate.__doc__)
+    return (
+        result is not None
+        and len(result["engines"][-1]["goals"]) == command.trials
+        and result["protocol"] == evaluate.protocol(settings.config_of(command))
+    )
 
 
 def _call(module: str, *arguments: str) -> None:
+    """Run a command to its end.
+
+    Raises:
+        CalledProcessError: if it fails.
+        KeyboardInterrupt: after Ctrl-C, when the command, which gets it as well, has
+            ended: ``train`` saves a checkpoint first.
+    """
     command = [sys.executable, "-m", module, *arguments]
     print(_shown(command), flush=True)
-    subprocess.run(command, check=True)
+    process = subprocess.Popen(command)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    if status:
+        raise subprocess.CalledProcessError(status, command)
 
 
 def _shown(command: list[str]) -> str:
@@ -242,14 +288,26 @@ def result_path(run: Run, test: str) -> Path:
     return run.folder / f"evaluation_{slug(test)}.json"
 
 
+def read_result(run: Run, test: str) -> dict | None:
+    """A test's result, if it is of the run's latest checkpoint."""
+    path = result_path(run, test)
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    return result if result["env_steps"] == trained(run) else None
+
+
 def trained(run: Run) -> int:
-    """Env steps that a run has logged."""
-    rows = report.read_metrics(run.folder)
-    return int(rows[-1]["env_steps"]) if rows else 0
+    """Env steps of a run's latest checkpoint."""
+    saved = [p.name for p in run.folder.glob("checkpoints/*") if p.name.isdigit()]
+    if not saved or not (run.folder / "config.yaml").exists():
+        return 0
+    config = runs.load_config(run.folder)
+    return max(map(int, saved)) * config.num_envs * config.ppo.horizon
 
 
-def write_table(runs: list[Run], study: str, folder: Path) -> str:
-    """A Markdown table of all that is finished: training variants by tests."""
+def write_table(study_runs: list[Run], study: str, folder: Path) -> str:
+    """A Markdown table of all that is tested: training variants by tests."""
     tests = STUDIES[study].tests
     lines = [
         STUDIES[study].question,
@@ -258,14 +316,12 @@ def write_table(runs: list[Run], study: str, folder: Path) -> str:
         "|---" * (3 + len(tests)) + "|",
     ]
     protocols = {}
-    for variant in dict.fromkeys(run.variant for run in runs):
-        cells, done = [], [r for r in runs if r.variant == variant and trained(r)]
+    for variant in dict.fromkeys(run.variant for run in study_runs):
+        done = [r for r in study_runs if r.variant == variant and trained(r)]
+        cells = []
         for test in tests:
-            results = [
-                json.loads(result_path(run, test).read_text())
-                for run in done
-                if result_path(run, test).exists()
-            ]
+            found = (read_result(run, test) for run in done)
+            results = [result for result in found if result is not None]
             cells.append(cell([result["engines"][-1] for result in results]))
             protocols.update((test, r["protocol"]) for r in results)
         steps = np.mean([trained(run) for run in done]) / 1e6 if done else 0.0
@@ -306,27 +362,26 @@ def cell(results: list[dict]) -> str:
     return f"{np.mean(means):.2f} ± {error:.2f} ({median:g})"
 
 
-def plot(runs: list[Run], title: str, path: Path) -> None:
+def plot(study_runs: list[Run], title: str, path: Path) -> None:
     """Draw goals per episode in training over wall-clock and over experience.
 
     As in Figures 8 to 10: a moving average and its 90% interval.
     """
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
-    colors = {v: f"C{k}" for k, v in enumerate(dict.fromkeys(r.variant for r in runs))}
-    for run in runs:
+    variants = dict.fromkeys(run.variant for run in study_runs)
+    colors = {variant: f"C{k}" for k, variant in enumerate(variants)}
+    for run in study_runs:
         rows = report.read_metrics(run.folder)
         if not rows:
             continue
         goals = np.array([row["goals_per_episode"] for row in rows])
-        mean, error = moving_average(goals)
+        episodes = np.array([row["episodes"] for row in rows])
+        mean, error = moving_average(goals, episodes)
         steps = np.array([row["env_steps"] for row in rows])
         pace = np.array([row["env_steps_per_second"] for row in rows])
         hours = np.cumsum(np.diff(steps, prepend=0) / pace) / 3600
-        years = (
-            steps
-            * settings.load(run.folder / "config.yaml").physics.control_period
-            / SECONDS_PER_YEAR
-        )
+        period = runs.load_config(run.folder).physics.control_period
+        years = steps * period / SECONDS_PER_YEAR
         for axis, x in zip(panels, (hours, years), strict=True):
             color = colors[run.variant]
             axis.plot(x, mean, color=color, label=run.variant)
@@ -345,12 +400,22 @@ def plot(runs: list[Run], title: str, path: Path) -> None:
     plt.close(figure)
 
 
-def moving_average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the last ``WINDOW`` values at each, and half of its 90% interval."""
-    windows = [values[max(0, k + 1 - WINDOW) : k + 1] for k in range(len(values))]
-    mean = np.array([window.mean() for window in windows])
-    error = np.array([window.std() / np.sqrt(len(window)) for window in windows])
-    return mean, 1.645 * error
+def moving_average(
+    values: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean of the last ``WINDOW`` values at each, and half its 90% interval.
+
+    NaN as long as all weights are 0.
+    """
+    mean, error = np.full((2, len(values)), np.nan)
+    for k in range(len(values)):
+        window = slice(max(0, k + 1 - WINDOW), k + 1)
+        x, w = values[window], weights[window]
+        if w.sum() > 0:
+            share = w / w.sum()
+            mean[k] = share @ x
+            error[k] = 1.645 * np.sqrt(share**2 @ (x - mean[k]) ** 2)
+    return mean, error
 
 
 if __name__ == "__main__":

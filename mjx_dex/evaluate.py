@@ -57,7 +57,7 @@ class Trials:
     seconds_per_goal: list[float]
     """From a goal's being set to its being met, of every goal that was."""
     lost_contacts: int
-    """World steps in which a contact or constraint buffer was full."""
+    """Control steps of worlds in which a contact or constraint buffer was full."""
 
     @property
     def mean(self) -> float:
@@ -102,14 +102,14 @@ def main(arguments: list[str] | None = None) -> int:
             evaluate(replace(config, engine=engine), policy.agent, command)
             for engine in _engines(config)
         ]
-    except (ValueError, OSError, CheckpointError) as error:
+        print(report(columns, config, policy.env_steps))
+        if command.json:
+            save(columns, config, policy.env_steps, command.json)
+        if command.plot:
+            plot(columns, command.plot)
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(report(columns, config, policy.env_steps))
-    if command.json:
-        save(columns, config, policy.env_steps, command.json)
-    if command.plot:
-        plot(columns, command.plot)
     return 0
 
 
@@ -154,7 +154,7 @@ def count(steps, config: Config, trials: int) -> Trials:
         steps_per_goal += (number - set_at[met]).tolist()
         goals[met] += 1
         set_at[met] = number
-        lost_contacts += int(metrics["lost_contacts"][playing].sum())
+        lost_contacts += int((metrics["lost_contacts"][playing] > 0).sum())
         for end in ENDS:
             for k in np.flatnonzero(playing & (metrics[end] > 0)):
                 ends[k], playing[k] = end, False
@@ -234,7 +234,10 @@ def save(columns: list[Trials], config: Config, env_steps: int, path: Path) -> N
         "seed": config.seed,
         "engines": [asdict(t) | t.summary() for t in columns],
     }
-    path.write_text(json.dumps(content, indent=1))
+    # At once: a killed evaluation leaves no half of it.
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1))
+    unfinished.replace(path)
 
 
 def plot(columns: list[Trials], path: Path) -> None:

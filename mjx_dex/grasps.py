@@ -27,6 +27,8 @@ from mjx_dex.train import set_up_process
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+NOMINAL = {"randomization.preset": "none", "randomization.on": ()}
+
 PHALANGES = ("proximal", "middle", "distal")
 THUMB = FINGERS.index("TH")
 
@@ -141,14 +143,23 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         run, command = runs.from_command_line(
-            GraspsCommand, arguments, __doc__, {"randomization.preset": "none"}
+            GraspsCommand, arguments, __doc__, NOMINAL
         )
         config = settings.config_of(command)
         policy = runs.load_policy(run, config, command.untrained)
+        if command.every < 1:
+            raise ValueError(f"--every: {command.every} is not 1 or more")
         states = sample(Play(config, policy.agent, command.worlds), command)
         model = build_hand(config.hand, config.object, config.physics).model
         observer = Observer(model)
         touches = [observer.touch(qpos) for qpos in states]
+        figures = count(touches)
+        print(report(figures))
+        print(
+            f"object {config.object.shape}; trained for {policy.env_steps:,} env steps"
+        )
+        if command.json:
+            command.json.write_text(json.dumps(figures, indent=1))
         if command.pictures:
             draw(config, states, touches, command.pictures)
     except mujoco.FatalError as error:
@@ -158,21 +169,17 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except (ValueError, OSError, CheckpointError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    figures = count(touches)
-    print(report(figures))
-    print(f"object {config.object.shape}; trained for {policy.env_steps:,} env steps")
-    if command.json:
-        command.json.write_text(json.dumps(figures, indent=1))
     return 0
 
 
 def sample(play: Play, command: GraspsCommand) -> np.ndarray:
     """[n, nq] states, evenly over the time that was played."""
     steps = play.steps(jax.random.key(play.config.seed))
-    number = round(60 * command.minutes / play.config.physics.control_period)
+    period = play.config.physics.control_period
+    number = max(1, round(60 * command.minutes / period))
     states = []
     for k in range(number):
         _, after, _ = next(steps)

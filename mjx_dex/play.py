@@ -41,6 +41,8 @@ class Play:
     def __init__(
         self, config: Config, agent: Agent, num_worlds: int, most_likely: bool = False
     ):
+        if num_worlds < 1:
+            raise ValueError(f"{num_worlds} worlds cannot be played; at least 1 can")
         self.config = with_buffers(fixed(config))
         self.env = make_env(self.config)
         self.num_worlds = num_worlds
@@ -83,18 +85,16 @@ class Play:
             carry = jax.tree.map(lambda x: jnp.zeros((shape, *x.shape)), empty)
             return Playing(state, observation, carry, jnp.ones(shape, bool))
 
-        return jax.jit(start)
+        return jax.jit(self._with_precision(start))
 
     @functools.cached_property
     def _step(self):
         actions = self._agent.networks.actions
 
         def step(playing, key):
-            # As in training: a GPU would otherwise round more coarsely.
-            with jax.default_matmul_precision(self.config.network.matmul_precision):
-                carry, outputs = jax.vmap(self._agent.act)(
-                    playing.carry, playing.observation.policy, playing.first
-                )
+            carry, outputs = jax.vmap(self._agent.act)(
+                playing.carry, playing.observation.policy, playing.first
+            )
             if self._most_likely:
                 action = actions.mode(outputs)
             else:
@@ -103,7 +103,16 @@ class Play:
             first = time_step.terminated | time_step.truncated
             return Playing(state, time_step.observation, carry, first), time_step
 
-        return jax.jit(step)
+        return jax.jit(self._with_precision(step))
+
+    def _with_precision(self, function):
+        """As in training: a GPU would otherwise round more coarsely."""
+
+        def precise(*arguments):
+            with jax.default_matmul_precision(self.config.network.matmul_precision):
+                return function(*arguments)
+
+        return precise
 
 
 def fixed(config: Config) -> Config:

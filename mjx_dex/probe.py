@@ -41,7 +41,7 @@ class ProbeCommand(Config):
     episodes: int = 1000
     """Episodes, played in parallel; those that end before a time do not count there."""
     seconds: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
-    """Times to ask at, since an episode's first action."""
+    """Times to ask at, since an episode's first observation."""
     untrained: bool = False
     """Ask the policy as it was before training, for comparison."""
     json: Path | None = None
@@ -92,52 +92,56 @@ def main(arguments: list[str] | None = None) -> int:
         policy = runs.load_policy(run, config, command.untrained)
         shots = snapshots(Play(config, policy.agent, command.episodes), command.seconds)
         answers = [answer for shot in shots for answer in ask(shot)]
-    except (ValueError, OSError, CheckpointError) as error:
+        print(report(answers))
+        print(
+            f"randomization {menu_name(config.randomization)}, object "
+            f"{config.object.shape}; trained for {policy.env_steps:,} env steps"
+        )
+        if command.json:
+            command.json.write_text(json.dumps([vars(x) for x in answers], indent=1))
+        if command.plot:
+            plot(answers, command.plot)
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(report(answers))
-    print(
-        f"randomization {menu_name(config.randomization)}, object "
-        f"{config.object.shape}; trained for {policy.env_steps:,} env steps"
-    )
-    if command.json:
-        command.json.write_text(json.dumps([vars(x) for x in answers], indent=1))
-    if command.plot:
-        plot(answers, command.plot)
     return 0
 
 
 def snapshots(play: Play, seconds: tuple[float, ...]) -> list[Snapshot]:
     """Play, and look at all worlds that are still in their first episode.
 
+    A time that too few of them reach, and all later ones, are left out.
+
     Raises:
-        ValueError: if nothing is randomized, or too few episodes last so long.
+        ValueError: if nothing is randomized, or too few reach the first time.
     """
     period = play.config.physics.control_period
-    wanted = {round(time / period): time for time in sorted(seconds)}
+    # An observation at time 0, and one more after each period.
+    wanted = {1 + round(time / period): time for time in sorted(seconds)}
     playing = np.ones(play.num_worlds, bool)
     shots = []
     steps = play.steps(jax.random.key(play.config.seed))
     for number in range(1, max(wanted) + 1):
         before, after, time_step = next(steps)
+        if number in wanted:
+            if playing.sum() < 10 * FOLDS:
+                if shots:
+                    break
+                raise ValueError(
+                    f"only {playing.sum()} of {play.num_worlds} episodes lasted "
+                    f"{wanted[number]:g} s; ask earlier (--seconds) or play more "
+                    "(--episodes)"
+                )
+            memory = np.concatenate([np.asarray(x) for x in after.carry], axis=1)
+            shots.append(
+                Snapshot(
+                    seconds=wanted[number],
+                    memory=memory[playing],
+                    observation=np.asarray(before.observation.policy)[playing],
+                    parameters=parameters(before.state.worlds.draw, playing),
+                )
+            )
         playing &= ~np.asarray(time_step.terminated | time_step.truncated)
-        if number not in wanted:
-            continue
-        # The memory after this step's observation, before the action's outcome.
-        shots.append(
-            Snapshot(
-                seconds=wanted[number],
-                memory=np.concatenate([np.asarray(x) for x in after.carry], 1)[playing],
-                observation=np.asarray(before.observation.policy)[playing],
-                parameters=parameters(after.state.worlds.draw, playing),
-            )
-        )
-        if playing.sum() < 10 * FOLDS:
-            raise ValueError(
-                f"only {playing.sum()} of {play.num_worlds} episodes lasted "
-                f"{wanted[number]:g} s; ask earlier (--seconds) or play more "
-                "(--episodes)"
-            )
     return shots
 
 
@@ -150,9 +154,14 @@ def parameters(draw: EpisodeDraw, chosen: np.ndarray) -> dict[str, np.ndarray]:
     everything = vars(draw.physics) | {
         "action_delay": draw.action_delay,
         "backlash": draw.backlash,
-        "correlated action noise": draw.action_noise.correlated,
+        "action_noise, correlated": draw.action_noise.correlated,
         "timestep_jitter": draw.timestep_jitter,
-        "marker_placement": draw.marker_placement.fingertips,
+        "marker_placement, fingertips": draw.marker_placement.fingertips,
+        "marker_placement, base": draw.marker_placement.base,
+        "correlated_noise, fingertips": draw.correlated_noise.fingertips,
+        "correlated_noise, position": draw.correlated_noise.object_position,
+        "correlated_noise, orientation": draw.correlated_noise.object_orientation,
+        "random_push, probability": draw.random_push.probability,
     }
     found = {}
     for name, values in everything.items():

@@ -93,5 +93,6 @@ def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
     checkpoints = Checkpoints(run / "checkpoints")
     learner = checkpoints.restore_learned(trainer, jax.eval_shape(trainer.init, key))
     checkpoints.close()
-    env_steps = int(learner.iteration) * config.num_envs * config.ppo.horizon
+    own = load_config(run)
+    env_steps = int(learner.iteration) * own.num_envs * own.ppo.horizon
     return Policy(trainer.agent(learner), env_steps)

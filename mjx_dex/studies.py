@@ -45,6 +45,16 @@ def _scaled(factor: float) -> Callable[[Config], Changes]:
     return changes
 
 
+def _passes(number: int) -> Callable[[Config], Changes]:
+    """Over each iteration's experience."""
+
+    def changes(config: Config) -> Changes:
+        steps = config.num_envs * config.ppo.horizon
+        return {"ppo.minibatches": max(1, number * steps // config.ppo.minibatch_size)}
+
+    return changes
+
+
 def _memory(policy: str, value: str) -> Changes:
     return {
         "randomization.preset": "all",
@@ -111,7 +121,7 @@ STUDIES = {
             "no_entropy": {"ppo.entropy": 0.0},
             "kl_high": {"ppo.kl_target": 0.04},
             "kl_low": {"ppo.kl_target": 0.01},
-            "passes4": {"ppo.minibatches": 16},
+            "passes4": _passes(4),
             "gamma998": {"ppo.gamma": 0.998},
             "feedforward": {
                 "network.policy_memory": "none",

@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.info("physics engine: %s (%s)", *choose_engine(config.engine))
         run_dir = prepare_run(command)
         train(config, run_dir, command, started)
-    except (ValueError, OSError, CheckpointError, TrainingError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         processes.leave()
         return 1

@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +23,13 @@ VARIANTS = {
 }
 
 
+TINY_CONFIG = settings.config_of(
+    settings.from_command_line(
+        TrainCommand, settings.load("quickstart"), TINY, description=None
+    )
+)
+
+
 def call(folder, study, *options):
     return ablate.main([study, "--folder", str(folder), *QUICK, *options])
 
@@ -35,9 +47,9 @@ def test_a_study_runs_from_end_to_end(study, folder, capsys):
     assert call(folder, study, *options) == 0
     run = folder / study / ablate.slug(variant) / "seed_0"
     changes = STUDIES[study].variants[variant]
-    config = runs.load_config(run)
-    if not callable(changes):
-        assert replace(config, **changes) == config
+    config, base = runs.load_config(run), TINY_CONFIG
+    changes = changes(base) if callable(changes) else changes
+    assert replace(config, **changes) == config
     assert rows(run)[-1]["env_steps"] == 32
     table = (folder / study / "table.md").read_text()
     assert table.strip() in capsys.readouterr().out
@@ -57,10 +69,66 @@ def test_what_is_finished_is_not_done_again(folder, monkeypatch):
     options = ["--variants", VARIANTS["discrete"], *TINY]
     assert call(folder, "discrete", *options, "--budget", "32") == 0
     assert calls == []
+    # What asks for something else is asked again.
+    assert call(folder, "discrete", *options, "--budget", "32", "--trials", "3") == 0
+    (command,) = calls
+    assert command[0] == "mjx_dex.evaluate" and "3" in command
+    calls.clear()
     assert call(folder, "discrete", *options, "--budget", "64") == 0
     (command,) = calls
     assert command[:2] == ("mjx_dex.train", "--resume")
     assert "64" in command and "--num-envs" not in command
+
+
+def test_results_of_an_earlier_checkpoint_are_not_in_the_table(folder, monkeypatch):
+    """A run that went on, and was interrupted before it was tested again."""
+    variant = VARIANTS["discrete"]
+    run = ablate.Run(variant, 0, {}, folder / "discrete" / variant / "seed_0")
+    assert "| 1 | 0.00 | -" not in ablate.write_table([run], "discrete", folder)
+    monkeypatch.setattr(ablate, "trained", lambda _: 48)
+    assert "| 1 | 0.00 | - |" in ablate.write_table([run], "discrete", folder)
+
+
+def test_ctrl_c_lets_a_command_end(tmp_path):
+    """One that takes a second to save."""
+    saves = tmp_path / "slow.py"
+    saves.write_text(
+        "import pathlib, signal, time\n"
+        "asked = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: asked.append(1))\n"
+        "pathlib.Path('ready').touch()\n"
+        "while not asked: time.sleep(0.05)\n"
+        "time.sleep(1)\n"
+        "pathlib.Path('saved').touch()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from mjx_dex import ablate; ablate._call('slow')"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_failing_run_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    def fail_first(*command):
+        calls.append(command)
+        if len(calls) == 1:
+            raise subprocess.CalledProcessError(1, ["python", "-m", *command])
+
+    calls = []
+    monkeypatch.setattr(ablate, "_call", fail_first)
+    assert call(tmp_path, "memory") == 1
+    tried = [command for command in calls if command[0] == "mjx_dex.train"]
+    # The second one did nothing, which looks like Ctrl-C.
+    assert len(tried) == 2
+    assert "this failed: python -m mjx_dex.train" in capsys.readouterr().err
 
 
 def test_other_options_are_refused(folder, capsys):
@@ -129,11 +197,13 @@ def test_errors_are_over_trials_for_one_run_and_over_runs_for_more():
 def test_the_90_percent_band_of_a_moving_average():
     """Of independent normal numbers it holds their mean about so often; by hand, the
     average of the first three."""
-    mean, error = ablate.moving_average(np.array([1.0, 2.0, 6.0]))
-    np.testing.assert_allclose(mean, [1.0, 1.5, 3.0])
-    np.testing.assert_allclose(error[1], 1.645 * 0.5 / np.sqrt(2))
+    mean, error = ablate.moving_average(np.array([0, 1.0, 2.0, 6.0]), np.arange(4) > 0)
+    np.testing.assert_allclose(mean, [np.nan, 1.0, 1.5, 3.0])
+    np.testing.assert_allclose(error[2], 1.645 * 0.5 / np.sqrt(2))
+    mean, _ = ablate.moving_average(np.array([1.0, 4.0]), np.array([2, 1]))
+    assert mean[1] == pytest.approx(2.0)
     values = np.random.default_rng(0).normal(7.0, 1.0, 20_000)
-    mean, error = ablate.moving_average(values)
+    mean, error = ablate.moving_average(values, np.ones_like(values))
     apart = slice(ablate.WINDOW, None, ablate.WINDOW)  # windows that share nothing
     held = np.mean(np.abs(mean - 7.0)[apart] < error[apart])
     assert held == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 1000) + 0.02)

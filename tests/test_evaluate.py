@@ -121,7 +121,7 @@ def test_only_the_first_episode_of_a_world_counts(config):
     assert trials.goals == [2, 1]
     assert trials.ends == ["drops", "timeouts"]
     assert trials.seconds_per_goal == pytest.approx([0.08, 0.08, 0.24])
-    assert trials.lost_contacts == 2
+    assert trials.lost_contacts == 1
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says():

@@ -121,7 +121,13 @@ def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
         from mjx_dex.physics.native import NativeEngine
 
         return NativeEngine(hand, config)
-    if importlib.util.find_spec("warp") is not None:
+    if importlib.util.find_spec("warp") is None:
+        if name == "warp":
+            raise ModuleNotFoundError(
+                "--engine warp: MuJoCo Warp is not installed: "
+                "pip install 'mjx_dex[warp]'"
+            )
+    else:
         import warp
 
         # Before MJX starts it: every kernel that it loads would be a line on screen.
