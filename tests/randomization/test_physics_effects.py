@@ -135,8 +135,9 @@ def test_block_slides_down_slopes_steeper_than_its_friction(simulate, hand, rest
     qpos, _ = simulate(draws, resting, 6)
     moved = np.linalg.norm(qpos[-1, :, POSITION] - resting[POSITION], axis=1)
     print(f"moved by {1000 * moved} mm")
-    assert (moved[[0, 2]] > 0.01).all()
-    assert (moved[[1, 3]] < 0.005).all()
+    # 0.48 s at 9.81 m/s^2 (sin - 0.6 cos) would be 93 mm; those that stick settle first.
+    assert (moved[[0, 2]] > 0.03).all()
+    assert (moved[[1, 3]] < 0.01).all()
 
 
 # --- the hand ---------------------------------------------------------------------
