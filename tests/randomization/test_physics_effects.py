@@ -135,7 +135,7 @@ def test_block_slides_down_slopes_steeper_than_its_friction(simulate, hand, rest
     qpos, _ = simulate(draws, resting, 6)
     moved = np.linalg.norm(qpos[-1, :, POSITION] - resting[POSITION], axis=1)
     print(f"moved by {1000 * moved} mm")
-    # 0.48 s at 9.81 m/s^2 (sin - 0.6 cos) would be 93 mm; those that stick settle first.
+    # 0.48 s at 9.81 m/s^2 (sin - 0.6 cos) would be 93 mm; what sticks settles first.
     assert (moved[[0, 2]] > 0.03).all()
     assert (moved[[1, 3]] < 0.01).all()
 
