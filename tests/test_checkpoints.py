@@ -119,6 +119,9 @@ tree = {"x": jnp.arange(4_000_000.0)}
 manager.save(1, args=ocp.args.StandardSave(tree))
 manager.wait_until_finished()
 manager.save(2, args=ocp.args.StandardSave(tree))
+# The folder is made in the background.
+while not any(name.startswith("2") for name in os.listdir(sys.argv[1])):
+    pass
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
