@@ -78,10 +78,13 @@ def test_a_block_beyond_a_finger_touches_its_end(observer, hand, finger):
     assert not found.phalanges[finger].any()
 
 
-def test_a_block_on_a_finger_touches_its_pad_and_not_its_end(observer, hand):
+@pytest.mark.parametrize("reach", [None, 0.004])
+def test_a_block_on_a_finger_touches_its_pad_and_not_its_end(observer, hand, reach):
+    """All along it, or beyond 4 mm from the phalanx's middle."""
     radius = hand.model.geom("robot0:C_ffdistal").size[0]
     block = hand.model.geom("object0").size[0]
-    away = np.array([0.0, -(radius + block - 0.001), 0.0])
+    along = 0.0 if reach is None else block + reach
+    away = np.array([0.0, -(radius + block - 0.001), along])
     found = observer.touch(placed(hand, "ffdistal", away))
     assert found.phalanges[FF, 2] and not found.ends[FF]
 
