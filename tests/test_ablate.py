@@ -131,8 +131,12 @@ def test_a_failing_run_is_named_and_the_others_go_on(tmp_path, monkeypatch, caps
     assert "this failed: python -m mjx_dex.train" in capsys.readouterr().err
 
 
-def test_other_options_are_refused(folder, capsys):
-    assert call(folder, "discrete", "--budget", "32", "--ppo.gamma", "0.9") == 1
+def test_other_options_are_refused(tmp_path, capsys):
+    run = tmp_path / "discrete" / "continuous" / "seed_0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    (tmp_path / "discrete" / "options.json").write_text('["--config", "quickstart"]')
+    assert call(tmp_path, "discrete", "--ppo.gamma", "0.9") == 1
     error = capsys.readouterr().err.strip()
     assert "holds runs with other options" in error and "--folder" in error
 
