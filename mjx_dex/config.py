@@ -225,6 +225,14 @@ class Delay:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Objects that take the place of the configured one."""
+
+    probability: float = 0.5
+    """Once per episode."""
+
+
+@dataclass(frozen=True)
 class Push:
     """Random forces on the object (C.2)."""
 
@@ -285,6 +293,8 @@ class RandomizationConfig:
     """Effects or groups to switch on, whatever the preset says."""
     adaptive: AdaptiveConfig = AdaptiveConfig()
 
+    object_shape: Alternative = Alternative()
+    """Of a block in the place of ``object.shape: prism``; in no preset."""
     object_size: Uniform = Uniform(0.95, 1.05)
     link_mass: Uniform = Uniform(0.5, 1.5)
     object_mass: Uniform = Uniform(0.5, 1.5)

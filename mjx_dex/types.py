@@ -111,6 +111,8 @@ class PhysicsDraw:
     Randomization draws it, calibration fits it, an ablation resets it to nominal.
     """
 
+    object_shape: jax.Array
+    """[] 1 for a cube in the prism's place, 0 for the configured shape."""
     object_size: jax.Array
     """[] factor."""
     link_mass: jax.Array

@@ -62,6 +62,10 @@ class Show:
             config.hand, config.object, config.physics, visuals=True, goal=True
         )
         self.model, self.data = hand.model, mujoco.MjData(hand.model)
+        self._shapes = [
+            np.flatnonzero(self.model.geom_bodyid == self.model.body(name).id)
+            for name in ("object", "goal")
+        ]
         self.period = config.physics.control_period
         self._config = config
         self._key = jax.random.key(config.seed)
@@ -117,8 +121,16 @@ class Show:
         """Since this goal was set."""
         return float(self._playing.state.worlds.steps_on_goal[0]) * self.period
 
+    @property
+    def object_size(self) -> np.ndarray:
+        """[geoms, 3] half sizes of the object's shapes in this world [m]."""
+        sizes = self._playing.state.worlds.draw.parameters.geom_size[0]
+        return np.asarray(sizes)[-len(self._shapes[0]) :]
+
     def _pose(self) -> None:
         worlds = self._playing.state.worlds
+        for geoms in self._shapes:
+            self.model.geom_size[geoms] = self.object_size
         self.data.qpos[:] = np.asarray(worlds.physics.qpos[0])
         self.data.mocap_quat[0] = np.asarray(worlds.goal[0])
         mujoco.mj_forward(self.model, self.data)
@@ -193,6 +205,7 @@ class Page:
         self._server.initial_camera.look_at = (1.03, 0.87, 0.18)
         self._scene = ViserMujocoScene(self._server, show.model, num_envs=1)
         self._scene.camera_tracking_enabled = False
+        self._object_size = show.object_size
         self._add_controls(self._server.gui)
         self._times, self._angles = [0.0], [show.angle]
         self._plot = self._server.gui.add_uplot(
@@ -255,6 +268,9 @@ class Page:
 
     def _draw(self) -> None:
         show = self._show
+        if (show.object_size != self._object_size).any():
+            self._object_size = show.object_size
+            self._scene.rebuild_visual_handles()
         self._scene.update_from_mjdata(show.data)
         self._plot.data = self._history()
         self._status.content = (

@@ -18,7 +18,7 @@ from playwright.sync_api import expect, sync_playwright
 from test_train import TINY
 
 from mjx_dex import runs, train, view
-from mjx_dex.config import ObjectConfig
+from mjx_dex.config import ObjectConfig, Uniform, replace
 from mjx_dex.hand import build_hand
 
 DRAWN = {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa"}
@@ -58,6 +58,17 @@ def test_a_step_moves_what_is_shown(show):
     worlds = show._playing.state.worlds
     np.testing.assert_allclose(show.data.qpos, worlds.physics.qpos[0])
     np.testing.assert_allclose(show.data.mocap_quat[0], worlds.goal[0])
+
+
+def test_object_and_goal_are_as_large_as_in_the_world_that_is_played(run_dir):
+    config = runs.load_config(run_dir)
+    config = replace(config, **{"randomization.on": ("object_size",)})
+    config = replace(config, **{"randomization.object_size": Uniform(1.3, 1.4)})
+    show = view.Show(config, runs.load_policy(run_dir, config).agent)
+    for name in ("object", "goal"):
+        (geom,) = np.flatnonzero(show.model.geom_bodyid == show.model.body(name).id)
+        assert (show.model.geom_size[geom] > 1.29 * 0.0285).all()
+        assert (show.model.geom_size[geom] < 1.41 * 0.0285).all()
 
 
 def test_the_goal_touches_nothing_and_changes_no_physics(config):

@@ -41,14 +41,15 @@ class Derivation:
         self._is_above = _float(_is_ancestor(model))
         self._rbound = _float(model.geom_rbound)
         self._aabb = _float(model.geom_aabb)
+        self._is_box = model.geom_type == mujoco.mjtGeom.mjGEOM_BOX
         self._size = _float(model.geom_size)
 
     def derive(self, parameters: PhysicsParameters) -> DerivedConstants:
         """Recompute the constants.
 
         Args:
-            parameters: of one world; object sizes may be scaled, in all dimensions
-                alike.
+            parameters: of one world; boxes may have any sizes, other shapes may be
+                scaled, in all dimensions alike.
         """
         mass, inertia = parameters.body_mass, parameters.body_inertia
         matrix = self._armature + jnp.einsum("b,bvw->vw", mass, self._of_mass)
@@ -56,14 +57,21 @@ class Derivation:
         inverse = _inverse(matrix)
         weights = jnp.einsum("nv,vw,nw->n", self._directions, inverse, self._directions)
         bodies = weights[: 6 * self._num_bodies].reshape(-1, 2, 3).mean(-1)
-        scale = parameters.geom_size[:, 0] / self._size[:, 0]
+        size = parameters.geom_size
+        scale = size[:, 0] / self._size[:, 0]
         return DerivedConstants(
             body_subtreemass=self._is_above @ mass,
             body_invweight0=bodies,
             dof_invweight0=self._dof_average @ jnp.diag(inverse),
             tendon_invweight0=weights[6 * self._num_bodies :],
-            geom_rbound=self._rbound * scale,
-            geom_aabb=self._aabb * scale[:, None],
+            geom_rbound=jnp.where(
+                self._is_box, jnp.linalg.norm(size, axis=1), self._rbound * scale
+            ),
+            geom_aabb=jnp.where(
+                self._is_box[:, None],
+                jnp.pad(size, ((0, 0), (3, 0))),
+                self._aabb * scale[:, None],
+            ),
         )
 
 

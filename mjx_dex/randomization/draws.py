@@ -13,6 +13,7 @@ import numpy as np
 
 from mjx_dex.config import (
     ActionNoise,
+    Alternative,
     Delay,
     Dropout,
     MarkerDeviations,
@@ -63,11 +64,19 @@ class Randomization:
         hand: the scene, with an object.
         config: which effects, how strong.
         period: of control [s].
+
+    Raises:
+        ValueError: if the object cannot be given the other shapes that are asked for.
     """
 
     def __init__(self, hand: Hand, config: RandomizationConfig, period: float):
         self.enabled = enabled_effects(config)
         self.nominal = physics.nominal(hand)
+        if "object_shape" in self.enabled and not self.nominal.is_prism:
+            raise ValueError(
+                "randomization: object_shape makes blocks of prisms; it needs "
+                "object.shape prism"
+            )
         self._config, self._period = config, period
         self._num_actions = hand.model.nu
         self._derivation = Derivation(hand.model)
@@ -166,6 +175,9 @@ class Randomization:
         config, key = getattr(self._config, name), effect_key(key, name)
         if isinstance(config, Normal):
             return draw_normal(key, config, shape, part)
+        if isinstance(config, Alternative):
+            probability = part.strength(jax.random.fold_in(key, 0)) * config.probability
+            return jax.random.bernoulli(key, probability, shape).astype(jnp.float32)
         return draw_between(key, config, shape, part)
 
     def _draw_marker_placement(self, key, strength_key, config: MarkerDeviations, part):

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from mjx_dex.config import LogUniform, Normal, RandomizationConfig, Uniform
+from mjx_dex.config import Alternative, LogUniform, Normal, RandomizationConfig, Uniform
 from mjx_dex.randomization.adaptive import whole_ranges
 from mjx_dex.randomization.draws import Randomization
 from mjx_dex.types import EffectMemory, EpisodeDraw, Sensors
@@ -197,7 +197,9 @@ def _signal_rows(draws: EpisodeDraw, config: RandomizationConfig) -> list[Row]:
     ]
 
 
-def _describe(asked: Uniform | LogUniform | Normal) -> str:
+def _describe(asked: Uniform | LogUniform | Normal | Alternative) -> str:
+    if isinstance(asked, Alternative):
+        return f"probability {asked.probability:g}"
     if isinstance(asked, Normal):
         return f"N(0, {asked.deviation:g})"
     kind = "logU" if isinstance(asked, LogUniform) else "U"

@@ -23,6 +23,8 @@ TIMING = ("timestep_jitter",)
 FORCES = ("random_push",)
 EXTRA = ("tendon_range", "object_tracking_loss")
 """What robogym adds to the paper."""
+OBJECTS = ("object_shape",)
+"""For one policy that turns several objects, which the paper leaves to future work."""
 
 GROUPS = {
     "physics": PHYSICS,
@@ -31,6 +33,7 @@ GROUPS = {
     "timing": TIMING,
     "forces": FORCES,
     "extra": EXTRA,
+    "objects": OBJECTS,
 }
 EFFECTS = tuple(name for group in GROUPS.values() for name in group)
 

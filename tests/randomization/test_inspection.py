@@ -15,7 +15,7 @@ def test_the_inspector_shows_every_effect_that_is_on(tmp_path, capsys):
     shown = {line.split()[0] for line in lines if line.split()[0] in EFFECTS}
     assert shown == set(PRESETS["all"]) - {"gravity"}
     (off,) = (line for line in lines if line.startswith("off:"))
-    assert off == "off: gravity, tendon_range, object_tracking_loss"
+    assert off == "off: gravity, tendon_range, object_tracking_loss, object_shape"
     (mass,) = (line for line in lines if line.startswith("object_mass"))
     *_, least, most = mass.split()
     assert "U[0.5, 1.5]" in mass

@@ -51,7 +51,8 @@ FIELDS = {
     "gravity": {"gravity"},
     "tendon_range": {"tendon_range"},
 }
-"""Model fields that each physics effect may change."""
+"""Model fields that each physics effect may change, but for object_shape, which needs
+another object."""
 
 
 def make_menu(hand, **changes):
@@ -90,7 +91,9 @@ def test_the_menu_holds_all_that_the_paper_randomizes():
     assert set(menu.EFFECTS) == TABLES_1_7_8_AND_C_2 | {
         "tendon_range",
         "object_tracking_loss",
+        "object_shape",
     }
+    assert "object_shape" not in menu.PRESETS["extras"]
 
 
 @pytest.mark.parametrize("effect", menu.EFFECTS)
