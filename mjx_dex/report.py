@@ -77,6 +77,10 @@ PROBLEMS = {
 """What an iteration may count that should be rare."""
 
 
+SECONDS_PER_LINE = 60.0
+"""Between two lines of progress where there is no terminal to draw a bar in."""
+
+
 class RunLog:
     """Writes metrics of one run as they come, and shows progress."""
 
@@ -103,7 +107,9 @@ class RunLog:
             unit=" steps",
             unit_scale=True,
             dynamic_ncols=True,
+            disable=None,  # where there is no terminal
         )
+        self._last_line = time.monotonic()
 
     def write(self, iteration: int, row: dict[str, float], minutes_left: float | None):
         """Log one iteration's summary."""
@@ -123,8 +129,23 @@ class RunLog:
                 self._say_once(problem)
         if minutes_left is not None:
             shown["minutes left"] = f"{minutes_left:.0f}"
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(int(row["env_steps"]) - self._bar.n)
+        if self._bar.disable:
+            self._print_line(row, shown)
+        else:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(int(row["env_steps"]) - self._bar.n)
+
+    def _print_line(self, row: dict[str, float], shown: dict[str, str]) -> None:
+        if time.monotonic() - self._last_line < SECONDS_PER_LINE:
+            return
+        self._last_line = time.monotonic()
+        said = ", ".join(f"{name}={value}" for name, value in shown.items())
+        pace = row["env_steps_per_second"]
+        print(
+            f"{row['env_steps']:,.0f} env steps, {pace:,.0f} per second, {said}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _say_once(self, problem: str) -> None:
         if problem not in self._said:

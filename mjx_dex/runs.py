@@ -10,7 +10,7 @@ from mjx_dex import settings
 from mjx_dex.config import Config, replace
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.checkpoints import Checkpoints
-from mjx_dex.train import make_trainer
+from mjx_dex.train import ORIGIN, make_trainer
 
 C = TypeVar("C", bound=Config)
 
@@ -81,6 +81,7 @@ def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
     Raises:
         CheckpointError: if there is none, or its networks are not of this
             configuration.
+        ValueError: if it is asked for as before training, and began with another run's.
     """
     # Only what it learned is asked of it: its own engine may not run here, and its
     # worlds are not needed.
@@ -89,6 +90,12 @@ def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
     trainer = make_trainer(replace(config, **small), jax.local_devices()[:1])
     key = jax.random.key(config.seed)
     if untrained:
+        origin = run / ORIGIN
+        if origin.exists():
+            raise ValueError(
+                f"--untrained: {run} began with the networks of "
+                f"{origin.read_text().strip()}; give that run, with these worlds"
+            )
         return Policy(trainer.agent(trainer.init(key)), env_steps=0)
     checkpoints = Checkpoints(run / "checkpoints")
     learner = checkpoints.restore_learned(trainer, jax.eval_shape(trainer.init, key))

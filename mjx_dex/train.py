@@ -27,6 +27,8 @@ from mjx_dex.task import BankedEnvironments, make_env, with_buffers
 log = logging.getLogger("mjx_dex")
 
 RUNS = Path("runs")
+ORIGIN = "origin.txt"
+"""In the folder of a fine-tuned run: the run whose networks it began with."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,8 @@ def begin(
         trainer.vector_env.check(learner.actors.env_state)
     if command.from_run:
         learner = _with_networks_of(command.from_run, trainer, learner)
+        if processes.is_main():
+            (run_dir / ORIGIN).write_text(f"{command.from_run}\n")
     if config.ppo.kl_target is None:
         # It may be another one than before.
         rate = jnp.full_like(learner.learning_rate, config.ppo.learning_rate)

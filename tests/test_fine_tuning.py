@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_train import TINY, error_of, rows
 
-from mjx_dex import train
+from mjx_dex import evaluate, train
 from mjx_dex.learning.checkpoints import LEARNED, Checkpoints
 from mjx_dex.runs import load_config
 from mjx_dex.train import make_trainer
@@ -59,6 +59,13 @@ def test_it_goes_on_learning(tuned):
     start, end = learned(tuned, 0)["parameters"], learned(tuned, 1)["parameters"]
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start, end)
     assert max(jax.tree.leaves(moved)) > 0
+
+
+def test_it_says_what_it_began_with(origin, tuned, capsys):
+    assert (tuned / "origin.txt").read_text() == f"{origin}\n"
+    assert not (origin / "origin.txt").exists()
+    assert evaluate.main([str(tuned), "--untrained"]) == 1
+    assert f"began with the networks of {origin}" in capsys.readouterr().err
 
 
 def test_networks_of_another_size_are_one_line(origin, tmp_path, capsys):

@@ -142,6 +142,23 @@ def test_full_buffers_are_said_once_and_counted(tmp_path, capsys):
     assert [row["lost_contacts"] for row in rows(tmp_path)] == [0, 7, 9]
 
 
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    tmp_path, capsys, monkeypatch
+):
+    names = ("goals_per_episode", "kl", "broken_worlds", "lost_contacts")
+    row = dict.fromkeys(names, 0) | {"env_steps": 5000, "env_steps_per_second": 1200}
+    now = [0.0]
+    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    with report.RunLog(tmp_path, 100, 0) as run_log:
+        for iteration in range(10):
+            now[0] += 20.0
+            run_log.write(iteration, row, 3.0)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert said[0].startswith("5,000 env steps, 1,200 per second, goals/episode=0.00")
+    assert said[0].endswith("minutes left=3")
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(
