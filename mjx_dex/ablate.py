@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import matplotlib
 import numpy as np
 
@@ -55,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         config, train_options = _config(train_options)
         folder = options.folder / options.study
         study_runs = _runs(options, config, folder)
-        _begin(folder, train_options)
+        _begin(folder, config)
         failed = _carry_out(study_runs, options, train_options, deadline)
         table = write_table(study_runs, options.study, folder)
         plot(study_runs, STUDIES[options.study].question, folder / "study.png")
@@ -142,7 +141,7 @@ def _config(train_options: list[str]) -> tuple[Config, list[str]]:
         raise ValueError("--from-run: a study's runs begin untrained")
     base = settings.early_option(train_options, "--config")
     if base is None:
-        base = "quickstart" if jax.default_backend() == "cpu" else "single_gpu"
+        base = "quickstart" if _default_backend() == "cpu" else "single_gpu"
         train_options = ["--config", base, *train_options]
     command = settings.from_command_line(
         TrainCommand, settings.load(base), train_options, description=__doc__
@@ -150,16 +149,30 @@ def _config(train_options: list[str]) -> tuple[Config, list[str]]:
     return settings.config_of(command), train_options
 
 
-def _begin(folder: Path, train_options: list[str]) -> None:
-    """Make a study's folder, or see that it holds runs with the same options."""
-    path, options = folder / "options.json", json.dumps(train_options)
+def _default_backend() -> str:
+    """JAX's, asked for in another process: this one must not hold a GPU's memory."""
+    code = "import jax; print(jax.default_backend())"
+    asked = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    return asked.stdout.strip()
+
+
+def _begin(folder: Path, config: Config) -> None:
+    """Make a study's folder, or see that it holds runs that change this configuration.
+
+    Raises:
+        ValueError: if they change another one.
+    """
+    path = folder / "config.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.glob("*/seed_*/config.yaml")):
-        path.write_text(options)
-    if path.read_text() != options:
+        settings.save(config, path)
+    different = settings.differences(settings.load(path), config)
+    if different:
         raise ValueError(
-            f"{folder} holds runs with other options ({path.read_text()}); give them, "
-            "or another --folder"
+            f"{folder} holds runs of another configuration ({'; '.join(different)}); "
+            "give that, or another --folder"
         )
 
 

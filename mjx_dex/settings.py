@@ -83,6 +83,29 @@ def config_of(command: Config) -> Config:
     return Config(**{f.name: getattr(command, f.name) for f in _fields(Config)})
 
 
+def differences(first: Config, second: Config) -> list[str]:
+    """Values in which two configurations differ.
+
+    >>> differences(Config(), Config(seed=1))
+    ['seed 0, not 1']
+    """
+    values, others = (_flat(dataclasses.asdict(config)) for config in (first, second))
+    return [
+        f"{name} {value}, not {others[name]}"
+        for name, value in values.items()
+        if value != others[name]
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    result = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict)
+        result |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return result
+
+
 def _find(path: str | Path) -> Path:
     candidates = (Path(path), PRESETS / f"{path}.yaml")
     for candidate in candidates:

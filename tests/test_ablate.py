@@ -135,10 +135,11 @@ def test_other_options_are_refused(tmp_path, capsys):
     run = tmp_path / "discrete" / "continuous" / "seed_0"
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
-    (tmp_path / "discrete" / "options.json").write_text('["--config", "quickstart"]')
+    settings.save(settings.load("quickstart"), tmp_path / "discrete" / "config.yaml")
     assert call(tmp_path, "discrete", "--ppo.gamma", "0.9") == 1
     error = capsys.readouterr().err.strip()
-    assert "holds runs with other options" in error and "--folder" in error
+    assert "runs of another configuration (ppo.gamma 0.99, not 0.9)" in error
+    assert "--folder" in error
 
 
 def test_an_unknown_variant_is_named(tmp_path, capsys):

@@ -85,6 +85,18 @@ def test_the_command_line_changes_the_base():
     assert settings.config_of(command) == expected
 
 
+def test_differences_name_values_and_survive_a_file(tmp_path):
+    changes = {"ppo.gamma": 0.9, "task.goal.angles": (0.1, 0.2), "task.action_bins": 5}
+    changed = replace(Config(), **changes)
+    settings.save(changed, tmp_path / "changed.yaml")
+    assert settings.differences(changed, settings.load(tmp_path / "changed.yaml")) == []
+    assert settings.differences(Config(), changed) == [
+        "task.goal.angles (0.45, 0.8), not (0.1, 0.2)",
+        "task.action_bins 11, not 5",
+        "ppo.gamma 0.998, not 0.9",
+    ]
+
+
 def test_paper_preset_is_table_10():
     ppo = settings.load("paper").ppo
     network = settings.load("paper").network
