@@ -12,10 +12,9 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.config import Config, RandomizationConfig, replace
-from mjx_dex.learning.checkpoints import CheckpointError
+from mjx_dex.files import write_at_once
 from mjx_dex.physics import choose_engine
 from mjx_dex.play import Play
-from mjx_dex.train import set_up_process
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -92,25 +91,22 @@ class Trials:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    set_up_process()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        run, command = runs.from_command_line(EvaluateCommand, arguments, __doc__)
-        config = settings.config_of(command)
-        policy = runs.load_policy(run, config, command.untrained)
-        columns = [
-            evaluate(replace(config, engine=engine), policy.agent, command)
-            for engine in _engines(config)
-        ]
-        print(report(columns, config, policy.env_steps))
-        if command.json:
-            save(columns, config, policy.env_steps, command.json)
-        if command.plot:
-            plot(columns, command.plot)
-    except (ValueError, OSError, ImportError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return runs.command_line(_main, arguments)
+
+
+def _main(arguments: list[str]) -> None:
+    run, command = runs.from_command_line(EvaluateCommand, arguments, __doc__)
+    config = settings.config_of(command)
+    policy = runs.load_policy(run, config, command.untrained)
+    columns = [
+        evaluate(replace(config, engine=engine), policy.agent, command)
+        for engine in _engines(config)
+    ]
+    print(report(columns, config, policy.env_steps))
+    if command.json:
+        save(columns, config, policy.env_steps, command.json)
+    if command.plot:
+        plot(columns, command.plot)
 
 
 def _engines(config: Config) -> list[str]:
@@ -234,10 +230,7 @@ def save(columns: list[Trials], config: Config, env_steps: int, path: Path) -> N
         "seed": config.seed,
         "engines": [asdict(t) | t.summary() for t in columns],
     }
-    # At once: a killed evaluation leaves no half of it.
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1))
-    unfinished.replace(path)
+    write_at_once(path, json.dumps(content, indent=1))
 
 
 def plot(columns: list[Trials], path: Path) -> None:

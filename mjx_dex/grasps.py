@@ -18,11 +18,10 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.config import Config
+from mjx_dex.files import write_at_once
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.names import FINGERS
-from mjx_dex.learning.checkpoints import CheckpointError
 from mjx_dex.play import Play
-from mjx_dex.train import set_up_process
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -139,40 +138,26 @@ def classify(touch: Touch) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    set_up_process()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        run, command = runs.from_command_line(
-            GraspsCommand, arguments, __doc__, NOMINAL
-        )
-        config = settings.config_of(command)
-        policy = runs.load_policy(run, config, command.untrained)
-        if command.every < 1:
-            raise ValueError(f"--every: {command.every} is not 1 or more")
-        states = sample(Play(config, policy.agent, command.worlds), command)
-        model = build_hand(config.hand, config.object, config.physics).model
-        observer = Observer(model)
-        touches = [observer.touch(qpos) for qpos in states]
-        figures = count(touches)
-        print(report(figures))
-        print(
-            f"object {config.object.shape}; trained for {policy.env_steps:,} env steps"
-        )
-        if command.json:
-            command.json.write_text(json.dumps(figures, indent=1))
-        if command.pictures:
-            draw(config, states, touches, command.pictures)
-    except mujoco.FatalError as error:
-        print(
-            f"error: --pictures: {error}; try MUJOCO_GL=egl or osmesa in the "
-            "environment",
-            file=sys.stderr,
-        )
-        return 1
-    except (ValueError, OSError, ImportError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return runs.command_line(_main, arguments)
+
+
+def _main(arguments: list[str]) -> None:
+    run, command = runs.from_command_line(GraspsCommand, arguments, __doc__, NOMINAL)
+    config = settings.config_of(command)
+    policy = runs.load_policy(run, config, command.untrained)
+    if command.every < 1:
+        raise ValueError(f"--every: {command.every} is not 1 or more")
+    states = sample(Play(config, policy.agent, command.worlds), command)
+    model = build_hand(config.hand, config.object, config.physics).model
+    observer = Observer(model)
+    touches = [observer.touch(qpos) for qpos in states]
+    figures = count(touches)
+    print(report(figures))
+    print(f"object {config.object.shape}; trained for {policy.env_steps:,} env steps")
+    if command.json:
+        write_at_once(command.json, json.dumps(figures, indent=1))
+    if command.pictures:
+        draw(config, states, touches, command.pictures)
 
 
 def sample(play: Play, command: GraspsCommand) -> np.ndarray:

@@ -18,10 +18,9 @@ import numpy as np
 from mjx_dex import runs, settings
 from mjx_dex.config import Config
 from mjx_dex.evaluate import menu_name
-from mjx_dex.learning.checkpoints import CheckpointError
+from mjx_dex.files import write_at_once
 from mjx_dex.play import Play
 from mjx_dex.randomization.menu import enabled_effects
-from mjx_dex.train import set_up_process
 from mjx_dex.types import EpisodeDraw
 
 matplotlib.use("agg")
@@ -80,31 +79,28 @@ class Answer:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    set_up_process()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        run, command = runs.from_command_line(ProbeCommand, arguments, __doc__)
-        config = settings.config_of(command)
-        if config.network.policy_memory == "none":
-            raise ValueError(f"the policy of {run} has no memory to ask")
-        if not enabled_effects(config.randomization):
-            raise ValueError(NOTHING)
-        policy = runs.load_policy(run, config, command.untrained)
-        shots = snapshots(Play(config, policy.agent, command.episodes), command.seconds)
-        answers = [answer for shot in shots for answer in ask(shot)]
-        print(report(answers))
-        print(
-            f"randomization {menu_name(config.randomization)}, object "
-            f"{config.object.shape}; trained for {policy.env_steps:,} env steps"
-        )
-        if command.json:
-            command.json.write_text(json.dumps([vars(x) for x in answers], indent=1))
-        if command.plot:
-            plot(answers, command.plot)
-    except (ValueError, OSError, ImportError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return runs.command_line(_main, arguments)
+
+
+def _main(arguments: list[str]) -> None:
+    run, command = runs.from_command_line(ProbeCommand, arguments, __doc__)
+    config = settings.config_of(command)
+    if config.network.policy_memory == "none":
+        raise ValueError(f"the policy of {run} has no memory to ask")
+    if not enabled_effects(config.randomization):
+        raise ValueError(NOTHING)
+    policy = runs.load_policy(run, config, command.untrained)
+    shots = snapshots(Play(config, policy.agent, command.episodes), command.seconds)
+    answers = [answer for shot in shots for answer in ask(shot)]
+    print(report(answers))
+    print(
+        f"randomization {menu_name(config.randomization)}, object "
+        f"{config.object.shape}; trained for {policy.env_steps:,} env steps"
+    )
+    if command.json:
+        write_at_once(command.json, json.dumps([vars(x) for x in answers], indent=1))
+    if command.plot:
+        plot(answers, command.plot)
 
 
 def snapshots(play: Play, seconds: tuple[float, ...]) -> list[Snapshot]:

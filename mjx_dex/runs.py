@@ -1,16 +1,19 @@
 """What came out of a run: its configuration and its policy, for other commands."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import jax
+import mujoco
 
 from mjx_dex import settings
 from mjx_dex.config import Config, replace
 from mjx_dex.learning.agent import Agent
-from mjx_dex.learning.checkpoints import Checkpoints
-from mjx_dex.train import ORIGIN, make_trainer
+from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
+from mjx_dex.train import ORIGIN, make_trainer, set_up_process
 
 C = TypeVar("C", bound=Config)
 
@@ -25,6 +28,31 @@ class Policy:
     agent: Agent
     env_steps: int
     """They were trained for."""
+
+
+def command_line(
+    command: Callable[[list[str]], None], arguments: list[str] | None
+) -> int:
+    """Run a command that reads a run; what a user can mend is told in one line.
+
+    Args:
+        command: does it, given the command line without the program's name.
+        arguments: the process's own if None.
+
+    Returns:
+        The exit status.
+    """
+    set_up_process()
+    try:
+        command(sys.argv[1:] if arguments is None else arguments)
+    except mujoco.FatalError as error:
+        reason = f"{error}; try MUJOCO_GL=egl or osmesa in the environment"
+        print(f"error: nothing can be drawn: {reason}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def load_config(run: Path) -> Config:

@@ -17,6 +17,7 @@ import tyro
 import yaml
 
 from mjx_dex.config import Config
+from mjx_dex.files import write_at_once
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 """Configurations that come with mjx_dex."""
@@ -48,10 +49,7 @@ def load(path: str | Path) -> Config:
 def save(config: Config, path: Path) -> None:
     """Write every value of ``config``; the file is itself a valid ``--config``."""
     plain = _plain(dataclasses.asdict(config))
-    # At once: whoever reads it meanwhile finds all of it.
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(yaml.safe_dump(plain, sort_keys=False))
-    unfinished.replace(path)
+    write_at_once(path, yaml.safe_dump(plain, sort_keys=False))
 
 
 def from_command_line(

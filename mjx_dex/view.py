@@ -24,9 +24,7 @@ from mjx_dex.evaluate import ENDS
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.learning.agent import Agent
-from mjx_dex.learning.checkpoints import CheckpointError
 from mjx_dex.play import Play
-from mjx_dex.train import set_up_process
 
 PUSH = 0.3
 """Speed that a push gives the object, in a random horizontal direction [m/s]."""
@@ -138,34 +136,25 @@ class Show:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    set_up_process()
-    arguments = sys.argv[1:] if arguments is None else arguments
+    return runs.command_line(_main, arguments)
+
+
+def _main(arguments: list[str]) -> None:
+    run, command = runs.from_command_line(ViewCommand, arguments, __doc__)
+    config = settings.config_of(command)
+    policy = runs.load_policy(run, config, command.untrained)
+    # One world: the C engine is fastest wherever it runs.
+    show = Show(dataclasses.replace(config, engine="native"), policy.agent)
     try:
-        run, command = runs.from_command_line(ViewCommand, arguments, __doc__)
-        config = settings.config_of(command)
-        policy = runs.load_policy(run, config, command.untrained)
-        # One world: the C engine is fastest wherever it runs.
-        show = Show(dataclasses.replace(config, engine="native"), policy.agent)
         if command.video:
             film(show, command.video, command.seconds)
             print(f"saved {command.video}")
         else:
             Page(show, command.port).serve()
     except ModuleNotFoundError as error:
-        print(f"error: {MISSING} ({error})", file=sys.stderr)
-        return 1
-    except mujoco.FatalError as error:
-        print(
-            f"error: --video: {error}; try MUJOCO_GL=egl or osmesa in the environment",
-            file=sys.stderr,
-        )
-        return 1
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        raise ImportError(f"{MISSING} ({error})") from error
     except KeyboardInterrupt:
-        return 0
-    return 0
+        pass
 
 
 def film(show: Show, path: Path, seconds: float) -> None:
