@@ -75,7 +75,7 @@ SHAPED = {
     "task.reward.drop": -0.5,
     "task.reward.timeout": -0.25,
 }
-CONTINUOUS = {"task.action_bins": None, "ppo.entropy": 0.0}
+BINS = {"task.action_bins": 11, "ppo.entropy": 0.001}
 
 STUDIES = {
     "randomization": Study(
@@ -113,12 +113,12 @@ STUDIES = {
             "base": {},
             "shaped": SHAPED,
             "absolute": {"task.action_targets": "absolute"},
-            "continuous": CONTINUOUS,
-            "continuous_absolute": CONTINUOUS | {"task.action_targets": "absolute"},
-            "continuous_shaped": CONTINUOUS | SHAPED,
+            "bins": BINS,
+            "bins_shaped": BINS | SHAPED,
+            "bins_absolute": BINS | {"task.action_targets": "absolute"},
             "uniform_goals": {"task.goal.distribution": "uniform"},
             "paper_reward": {"task.reward.drop": -20.0},
-            "no_entropy": {"ppo.entropy": 0.0},
+            "entropy": {"ppo.entropy": 0.001},
             "kl_high": {"ppo.kl_target": 0.04},
             "kl_low": {"ppo.kl_target": 0.01},
             "passes4": _passes(4),
