@@ -59,8 +59,8 @@ class GraspsCommand(Config):
     """Look at the policy as it was before training, for comparison."""
     json: Path | None = None
     """Write every figure to this file."""
-    pictures: Path | None = None
-    """Draw a sample of each grasp into this folder."""
+    plot: Path | None = None
+    """Draw a sample of each grasp to this file."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def _main(arguments: list[str]) -> None:
     print(f"object {config.object.shape}; trained for {policy.env_steps:,} env steps")
     if command.json:
         write_at_once(command.json, json.dumps(figures, indent=1))
-    if command.pictures:
-        draw(config, states, touches, command.pictures)
+    if command.plot:
+        draw(config, states, touches, command.plot)
 
 
 def sample(play: Play, command: GraspsCommand) -> np.ndarray:
@@ -206,22 +206,26 @@ def report(figures: dict) -> str:
     return "\n".join(lines)
 
 
-def draw(
-    config: Config, states: np.ndarray, touches: list[Touch], folder: Path
-) -> None:
-    """Draw the middle one of the states of each grasp."""
+def draw(config: Config, states: np.ndarray, touches: list[Touch], path: Path) -> None:
+    """Draw one page: the middle one of the states of each grasp, as in Figure 7."""
     model = build_hand(config.hand, config.object, config.physics, visuals=True).model
     data = mujoco.MjData(model)
     by_name = collections.defaultdict(list)
     for state, touch in zip(states, touches, strict=True):
         by_name[classify(touch)].append(state)
-    folder.mkdir(parents=True, exist_ok=True)
+    figure, axes = plt.subplots(2, 4, figsize=(12, 5), layout="constrained")
     with mujoco.Renderer(model, 360, 480) as renderer:
-        for name, found in by_name.items():
-            data.qpos[:] = found[len(found) // 2]
-            mujoco.mj_forward(model, data)
-            renderer.update_scene(data, "overview")
-            plt.imsave(folder / f"{name.replace(' ', '_')}.png", renderer.render())
+        for axis, name in zip(axes.flat, GRASPS, strict=True):
+            found = by_name[name]
+            axis.axis("off")
+            axis.set_title(f"{name}, {len(found) / len(states):.1%}")
+            if found:
+                data.qpos[:] = found[len(found) // 2]
+                mujoco.mj_forward(model, data)
+                renderer.update_scene(data, "overview")
+                axis.imshow(renderer.render())
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
