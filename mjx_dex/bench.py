@@ -20,6 +20,7 @@ import numpy as np
 from mjx_dex import costs, roofline, settings
 from mjx_dex.config import Config, Preset
 from mjx_dex.costs import LAYERS, Engine, Layer, Row
+from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.physics.native import available_cores
 from mjx_dex.task import with_buffers
 from mjx_dex.train import set_up_process
@@ -135,14 +136,14 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
             for row in costs.measure(scaled, layers, command.repeats, deadline):
                 print(row, flush=True)
                 rows.append(row)
-                command.json.write_text(json.dumps([vars(row) for row in rows]))
+                write_at_once(command.json, json.dumps([vars(row) for row in rows]))
         except (ImportError, RuntimeError) as error:
             # Out of memory, or an engine that is not installed: the others go on.
             print(f"{job}: not measured: {str(error).splitlines()[0]}", flush=True)
         seconds_per_row[engine] = (time.monotonic() - begun) / len(layers)
     if left_out:
         print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
-    command.json.write_text(json.dumps([vars(row) for row in rows]))
+    write_at_once(command.json, json.dumps([vars(row) for row in rows]))
     _print_ratios(rows)
     _print_captures(rows)
     _print_memory(rows)
@@ -262,7 +263,7 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.xaxis.minorticks_off()
     if pace.lines:
         pace.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    figure.savefig(with_folder(path), dpi=120)
     plt.close(figure)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.config import Config, RandomizationConfig, replace
-from mjx_dex.files import write_at_once
+from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.physics import choose_engine
 from mjx_dex.play import Play
 
@@ -252,7 +252,7 @@ def plot(columns: list[Trials], path: Path) -> None:
     for axis in (trials, times):
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(path, dpi=120)
+    figure.savefig(with_folder(path), dpi=120)
     plt.close(figure)
 
 

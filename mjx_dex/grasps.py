@@ -18,7 +18,7 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.config import Config
-from mjx_dex.files import write_at_once
+from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.names import FINGERS
 from mjx_dex.play import Play
@@ -224,7 +224,7 @@ def draw(config: Config, states: np.ndarray, touches: list[Touch], path: Path) -
                 mujoco.mj_forward(model, data)
                 renderer.update_scene(data, "overview")
                 axis.imshow(renderer.render())
-    figure.savefig(path, dpi=100)
+    figure.savefig(with_folder(path), dpi=100)
     plt.close(figure)
 
 

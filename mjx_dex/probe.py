@@ -18,7 +18,7 @@ import numpy as np
 from mjx_dex import runs, settings
 from mjx_dex.config import Config
 from mjx_dex.evaluate import menu_name
-from mjx_dex.files import write_at_once
+from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.play import Play
 from mjx_dex.randomization.menu import enabled_effects
 from mjx_dex.types import EpisodeDraw
@@ -280,7 +280,7 @@ def plot(answers: list[Answer], path: Path) -> None:
     axis.set(xlabel="seconds of an episode", ylabel="told right from memory")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, ncols=2)
-    figure.savefig(path, dpi=120)
+    figure.savefig(with_folder(path), dpi=120)
     plt.close(figure)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from mjx_dex import runs, settings
 from mjx_dex.config import Config, Preset, replace
 from mjx_dex.evaluate import ENDS
+from mjx_dex.files import with_folder
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.learning.agent import Agent
@@ -167,7 +168,9 @@ def film(show: Show, path: Path, seconds: float) -> None:
     with (
         warnings.catch_warnings(action="ignore", category=RuntimeWarning),
         mujoco.Renderer(show.model, 480, 640) as renderer,
-        imageio.get_writer(path, fps=1 / show.period, macro_block_size=16) as writer,
+        imageio.get_writer(
+            with_folder(path), fps=1 / show.period, macro_block_size=16
+        ) as writer,
     ):
         for _ in range(round(seconds / show.period)):
             show.step()

@@ -196,7 +196,7 @@ def test_help_needs_no_run_and_a_call_without_one_is_explained(command, capsys):
 
 
 def test_another_engine_has_a_column_beside_native(run_dir, tmp_path, capsys):
-    saved, picture = tmp_path / "e.json", tmp_path / "e.png"
+    saved, picture = tmp_path / "new" / "e.json", tmp_path / "other" / "e.png"
     files = ["--json", str(saved), "--plot", str(picture)]
     capsys.readouterr()
     assert evaluate.main([str(run_dir), *TIGHT, "--engine", "warp", *files]) == 0

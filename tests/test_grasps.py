@@ -117,7 +117,7 @@ def test_a_run_is_looked_at_and_drawn(tmp_path):
     folder, saved = tmp_path / "run", tmp_path / "grasps.json"
     assert train.main([*TINY, "--run-dir", str(folder), "--max-env-steps", "16"]) == 0
     options = ["--worlds", "4", "--minutes", "0.02", "--json", str(saved)]
-    options += ["--plot", str(tmp_path / "page.png")]
+    options += ["--plot", str(tmp_path / "new" / "page.png")]
     done = subprocess.run(
         [sys.executable, "-m", "mjx_dex.grasps", folder, *options],
         env=os.environ | {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa"},
@@ -133,7 +133,7 @@ def test_a_run_is_looked_at_and_drawn(tmp_path):
     assert figures["states"] == 12 and "(12 states)" in done.stdout
     assert figures["palm"] + sum(figures["digits"].values()) > 0
     seen = [share > 0 for share in figures["grasps"].values()]
-    assert seen == [is_drawn(panel) for panel in panels(tmp_path / "page.png")]
+    assert seen == [is_drawn(panel) for panel in panels(tmp_path / "new" / "page.png")]
 
 
 def panels(path):

@@ -14,6 +14,7 @@ ALLOWED = {
     "types": set(),
     "rotations": set(),
     "trees": set(),
+    "files": set(),
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics"},
     "randomization": {
@@ -24,6 +25,7 @@ ALLOWED = {
         "physics",
         "randomization",
         "settings",  # its command
+        "files",
     },
     "task": {
         "config",
