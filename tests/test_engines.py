@@ -54,6 +54,28 @@ def reference(hand_alone, controls):
     return data.qpos.copy()
 
 
+def test_native_steps_alike_where_jax_runs_on_another_device(
+    hand_and_block, monkeypatch
+):
+    """There it is a callback, which is another way to the same function."""
+    steps = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        engine = make_engine("native", hand_and_block, CONFIG)
+        world = nominal_parameters(hand_and_block.model)
+        state = initial_state(hand_and_block.model)
+        states = jax.tree.map(lambda x: jnp.stack([x, x + 0.01]), state)
+        step = jax.vmap(engine.step, (None, 0, None, None, None))
+        program = str(jax.make_jaxpr(step)(*arguments(world, states)))
+        assert ("pure_callback" in program) == (backend == "gpu")
+        steps.append(jax.jit(step)(*arguments(world, states)))
+    jax.tree.map(np.testing.assert_array_equal, *steps)
+
+
+def arguments(world, states):
+    return world, states, jnp.zeros(20), jnp.zeros(3), TIMESTEPS
+
+
 @pytest.fixture(scope="module", params=ENGINES)
 def block_engine(request, hand_and_block):
     """An engine, and its step compiled for WORLDS worlds."""

@@ -1,6 +1,7 @@
-"""MuJoCo's C engine, stepping the whole batch on all CPU cores in one callback."""
+"""MuJoCo's C engine, stepping the whole batch on all CPU cores in one call."""
 
 import copy
+import hashlib
 import os
 import threading
 
@@ -12,6 +13,7 @@ from mujoco.batch import Batch
 
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
+from mjx_dex.physics import host_call
 from mjx_dex.physics.engine import (
     PARAMETER_FIELDS,
     initial_state,
@@ -26,7 +28,7 @@ BUFFER_WARNINGS = (
 
 
 class NativeEngine:
-    """``mujoco.batch.Batch`` behind ``jax.pure_callback``.
+    """``mujoco.batch.Batch``, called by compiled programs.
 
     From JAX's side a step is a pure function: whatever the batch keeps between calls is
     overwritten from the arguments, except for per-world model fields that are already
@@ -44,23 +46,30 @@ class NativeEngine:
         # Number of axes of each argument of ``step`` for a single world.
         world = _primary(nominal_parameters(hand.model)), initial_state(hand.model)
         self._ranks = (*jax.tree.map(np.ndim, world), 1, 1, 1)
+        self._structure = jax.tree.structure(self._ranks)
         self._worlds: dict[int, _Worlds] = {}
         self._lock = threading.Lock()
+        self._target = f"mjx_dex_native_{_digest(self._model, self._threads)}"
+        host_call.register(self._target, self._step_arrays)
 
     def step(self, parameters, state, ctrl, force, timesteps):
         """See ``Engine.step``."""
+        arguments = (_primary(parameters), state, ctrl, force, timesteps)
         result = (state, jax.ShapeDtypeStruct((), jnp.int32))
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), result)
-        return jax.pure_callback(
-            self._step_batch,
-            shapes,
-            _primary(parameters),
-            state,
-            ctrl,
-            force,
-            timesteps,
-            vmap_method="broadcast_all",
-        )
+        if jax.default_backend() != "cpu":
+            return jax.pure_callback(
+                self._step_batch, shapes, *arguments, vmap_method="broadcast_all"
+            )
+        shapes, structure = jax.tree.flatten(shapes)
+        stepped = host_call.call(self._target, shapes, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(structure, stepped)
+
+    def _step_arrays(self, arguments: list[np.ndarray], results: list[np.ndarray]):
+        """``_step_batch`` as a ``HostFunction``."""
+        stepped = self._step_batch(*jax.tree.unflatten(self._structure, arguments))
+        for result, value in zip(results, jax.tree.leaves(stepped), strict=True):
+            result[...] = value
 
     def _step_batch(self, parameters, state, ctrl, force, timesteps):
         """Step any number of worlds; leading axes are the worlds'."""
@@ -148,6 +157,13 @@ class _Worlds:
                 changed |= rows
         if changed.any():
             self.batch.set_const(changed)
+
+
+def _digest(model: mujoco.MjModel, threads: int) -> str:
+    """The same in every process for engines that do the same."""
+    content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, content)
+    return hashlib.sha256(content.tobytes() + str(threads).encode()).hexdigest()[:16]
 
 
 def _primary(parameters: PhysicsParameters) -> dict[str, jax.Array]:
