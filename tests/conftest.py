@@ -1,18 +1,5 @@
 """Fixtures that compile once for a whole session."""
 
-import os
-
-# Before JAX is imported: a second run of the suite skips most compilations.
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/mjx_dex/jax")
-)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-# Tests compile much and run little: without LLVM's optimizations, a third less long.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
-
 import jax
 import pytest
 
