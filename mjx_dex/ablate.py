@@ -404,6 +404,7 @@ def plot(study_runs: list[Run], title: str, path: Path) -> None:
     for axis in panels:
         axis.grid(alpha=0.3)
         axis.set_ylim(bottom=0)
+        axis.locator_params(axis="x", nbins=6)
     handles, labels = panels[0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if unique:
