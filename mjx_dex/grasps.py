@@ -38,7 +38,7 @@ GRASPS = {
     "quadpod": "thumb and three fingers",
     "5-finger precision": "thumb and four fingers",
     "power": "thumb and one finger at least, and the palm",
-    "unopposed": "no finger against the thumb: it lies on the palm or on fingers",
+    "unopposed": "no finger against the thumb: it lies on the hand",
     "in the air": "nothing touches it",
 }
 """Figure 7's grasps, which are of the taxonomy of Feix et al., told by what touches the
@@ -74,6 +74,8 @@ class Touch:
     nothing else."""
     palm: bool
     """Palm, or the metacarpal bone of the little finger."""
+    wrist: bool
+    """Wrist or forearm."""
 
 
 class Observer:
@@ -87,9 +89,10 @@ class Observer:
             for k, finger in enumerate(FINGERS)
             for j, name in enumerate(PHALANGES)
         }
-        self._palm = {
-            model.body(f"robot0:{name}").id for name in ("palm", "lfmetacarpal")
-        }
+        self._palm, self._wrist = (
+            {model.body(f"robot0:{name}").id for name in names}
+            for names in (("palm", "lfmetacarpal"), ("wrist", "forearm"))
+        )
 
     def touch(self, qpos: np.ndarray) -> Touch:
         """What touches the object at [nq] ``qpos``."""
@@ -97,7 +100,7 @@ class Observer:
         data.qpos[:] = qpos
         mujoco.mj_fwdPosition(model, data)
         phalanges = np.zeros((len(FINGERS), len(PHALANGES)), bool)
-        elsewhere, palm = np.zeros(len(FINGERS), bool), False
+        elsewhere, bodies = np.zeros(len(FINGERS), bool), set()
         for contact in data.contact:
             geoms = contact.geom
             ours = self._object[geoms]
@@ -105,12 +108,17 @@ class Observer:
                 continue
             geom = int(geoms[~ours][0])
             body = int(model.geom_bodyid[geom])
-            palm |= body in self._palm
+            bodies.add(body)
             if body in self._phalanx:
                 finger, phalanx = self._phalanx[body]
                 phalanges[finger, phalanx] = True
                 elsewhere[finger] |= not self._is_at_end(geom, phalanx, contact.pos)
-        return Touch(phalanges, phalanges.any(axis=1) & ~elsewhere, palm)
+        return Touch(
+            phalanges,
+            ends=phalanges.any(axis=1) & ~elsewhere,
+            palm=not bodies.isdisjoint(self._palm),
+            wrist=not bodies.isdisjoint(self._wrist),
+        )
 
     def _is_at_end(self, geom: int, phalanx: int, position: np.ndarray) -> bool:
         """Whether a point is on the half sphere that ends a distal capsule."""
@@ -125,7 +133,7 @@ def classify(touch: Touch) -> str:
     """A grasp's name: a key of ``GRASPS``."""
     digits = touch.phalanges.any(axis=1)
     fingers = int(digits.sum() - digits[THUMB])
-    if not digits.any() and not touch.palm:
+    if not (digits.any() or touch.palm or touch.wrist):
         return "in the air"
     if not digits[THUMB] or not fingers:
         return "unopposed"

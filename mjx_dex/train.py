@@ -150,10 +150,13 @@ def prepare_run(command: TrainCommand) -> Path:
         ValueError: if it holds a run already; in all processes, if in any.
     """
     run_dir = command.run_dir or RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    is_taken = not command.resume and (run_dir / "config.yaml").exists()
+    # Checkpoints alone are what is left of a run that lost its configuration.
+    parts = (run_dir / "config.yaml", run_dir / "checkpoints")
+    is_taken = not command.resume and any(part.exists() for part in parts)
     if any(processes.any_process(is_taken)):
         raise ValueError(
-            f"--run-dir: {run_dir} holds a run already; add --resume to go on with it"
+            f"--run-dir: {run_dir} holds a run already; add --resume to go on with it, "
+            "or give another folder"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     return run_dir

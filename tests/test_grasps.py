@@ -17,13 +17,13 @@ FF, MF, RF, LF, TH = range(5)
 FAR = 10.0
 
 
-def touch(distal=(), proximal=(), palm=False, ends=()):
+def touch(distal=(), proximal=(), palm=False, wrist=False, ends=()):
     phalanges = np.zeros((5, 3), bool)
     phalanges[list(distal), 2] = True
     phalanges[list(proximal), 0] = True
     at_end = np.zeros(5, bool)
     at_end[list(ends)] = True
-    return Touch(phalanges, at_end, palm)
+    return Touch(phalanges, at_end, palm, wrist)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def touch(distal=(), proximal=(), palm=False, ends=()):
         (touch(distal=[FF, MF, RF, LF], palm=True), "unopposed"),
         (touch(distal=[TH], palm=True), "unopposed"),
         (touch(palm=True), "unopposed"),
+        (touch(wrist=True), "unopposed"),
         (touch(), "in the air"),
     ],
 )
@@ -99,6 +100,18 @@ def test_a_block_in_the_palm_touches_it(observer, hand):
     qpos[-7:-4] = data.geom("robot0:C_palm0").xpos
     found = observer.touch(qpos)
     assert found.palm and classify(found) in ("power", "unopposed")
+
+
+@pytest.mark.parametrize("name", ["wrist", "forearm"])
+def test_a_block_on_wrist_or_forearm_is_not_in_the_air(observer, hand, name):
+    model, data = hand.model, mujoco.MjData(hand.model)
+    data.qpos[:] = model.qpos0
+    mujoco.mj_forward(model, data)
+    body = model.body(f"robot0:{name}").id
+    (geom,) = np.flatnonzero((model.geom_bodyid == body) & (model.geom_contype > 0))
+    data.qpos[-7:-4] = data.geom_xpos[geom]
+    found = observer.touch(data.qpos)
+    assert found.wrist and classify(found) != "in the air"
 
 
 def test_shares_are_of_states_and_of_touching_phalanges():

@@ -69,6 +69,12 @@ def test_a_run_is_not_overwritten(run_dir, capsys):
     assert str(run_dir) in error and "--resume" in error
 
 
+def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path, capsys):
+    (tmp_path / "checkpoints").mkdir()
+    error = error_of([*TINY, "--run-dir", str(tmp_path)], capsys)
+    assert f"{tmp_path} holds a run already" in error
+
+
 def test_an_unknown_key_is_one_line(tmp_path, capsys):
     path = tmp_path / "bad.yaml"
     path.write_text("ppo: {gama: 0.9}")
