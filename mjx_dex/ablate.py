@@ -8,6 +8,7 @@ budget, the same command goes on.
 import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import matplotlib
 import numpy as np
 
 from mjx_dex import evaluate, report, runs, settings
-from mjx_dex.config import Config
+from mjx_dex.config import Config, replace
 from mjx_dex.costs import SECONDS_PER_YEAR
 from mjx_dex.evaluate import EvaluateCommand
 from mjx_dex.studies import STUDIES, Changes
@@ -35,7 +36,7 @@ class UnfinishedError(RuntimeError):
     """The minutes that were given are over, or somebody pressed Ctrl-C."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One training run of a study."""
 
@@ -53,10 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config, train_options = _config(train_options)
         folder = options.folder / options.study
+        _check_tests(options, config)
         study_runs = _runs(options, config, folder)
         _begin(folder, config)
         failed = _carry_out(study_runs, options, train_options, deadline)
-        table = write_table(study_runs, options.study, folder)
+        table = write_table(study_runs, options, folder)
         plot(study_runs, STUDIES[options.study].question, folder / "study.png")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -121,7 +123,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--test-options",
         default="",
-        help="evaluate's, in one string: '--task.goal.seconds 8'",
+        help="evaluate's, in one string: --test-options='--task.goal.seconds 8'",
     )
     parser.add_argument(
         "--max-minutes",
@@ -137,8 +139,16 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _config(train_options: list[str]) -> tuple[Config, list[str]]:
     """The configuration that the variants change, and options that name it."""
-    if settings.early_option(train_options, "--from-run"):
-        raise ValueError("--from-run: a study's runs begin untrained")
+    refused = {
+        "--from-run": "a study's runs begin untrained",
+        "--run-dir": "a study has a folder for each of its runs: give --folder",
+        "--max-env-steps": "give --budget",
+        "--resume": "what was begun goes on without it",
+    }
+    for option in train_options:
+        flag = option.partition("=")[0].replace("_", "-")
+        if flag in refused:
+            raise ValueError(f"{flag}: {refused[flag]}")
     base = settings.early_option(train_options, "--config")
     if base is None:
         base = "quickstart" if _default_backend() == "cpu" else "single_gpu"
@@ -177,21 +187,35 @@ def _begin(folder: Path, config: Config) -> None:
 
 
 def _runs(options: argparse.Namespace, config: Config, folder: Path) -> list[Run]:
-    """All runs of a study, the first seed of every variant first."""
+    """All runs of a study, the first seed of every variant first.
+
+    A variant that changes nothing of this configuration is left out: beside the one
+    that it repeats, it would show luck as an effect.
+    """
     variants = STUDIES[options.study].variants
     for name in options.variants or ():
         if name not in variants:
             raise ValueError(f"--variants: {name} is none of {', '.join(variants)}")
+    chosen, configs = {}, {}
+    for name, changes in variants.items():
+        if name not in (options.variants or variants):
+            continue
+        changes = changes(config) if callable(changes) else changes
+        changed = replace(config, **changes)
+        if changed in configs.values():
+            (same,) = [x for x, other in configs.items() if other == changed]
+            print(f"{name} is the same as {same} here, and left out")
+            continue
+        chosen[name], configs[name] = changes, changed
     return [
         Run(
             variant=name,
             seed=config.seed + seed,
-            changes=changes(config) if callable(changes) else changes,
+            changes=changes,
             folder=folder / slug(name) / f"seed_{config.seed + seed}",
         )
         for seed in range(options.seeds)
-        for name, changes in variants.items()
-        if name in (options.variants or variants)
+        for name, changes in chosen.items()
     ]
 
 
@@ -223,30 +247,40 @@ def _train(
 
 def _test(run: Run, options: argparse.Namespace, deadline: float) -> None:
     """Evaluate in all of the study's worlds where that has not been done."""
-    for test, changes in STUDIES[options.study].tests.items():
-        path = result_path(run, test)
-        arguments = [
-            str(run.folder),
-            *("--trials", str(options.trials), "--json", str(path)),
-            *options.test_options.split(),
-            *flags(changes),
-        ]
-        if _is_tested(run, test, arguments):
+    for test in STUDIES[options.study].tests:
+        if read_result(run, test, options) is not None:
             continue
         if time.monotonic() > deadline:
             raise UnfinishedError
-        _call("mjx_dex.evaluate", *arguments)
+        path = result_path(run, test)
+        arguments = _test_arguments(test, options)
+        _call("mjx_dex.evaluate", str(run.folder), *arguments, "--json", str(path))
 
 
-def _is_tested(run: Run, test: str, arguments: list[str]) -> bool:
-    """Whether what was trained has been asked for just this."""
-    result = read_result(run, test)
-    _, command = runs.from_command_line(EvaluateCommand, arguments, evaluate.__doc__)
-    return (
-        result is not None
-        and len(result["engines"][-1]["goals"]) == command.trials
-        and result["protocol"] == evaluate.protocol(settings.config_of(command))
-    )
+def _test_arguments(test: str, options: argparse.Namespace) -> list[str]:
+    """What ``evaluate`` is asked for, after a run's folder."""
+    changes = STUDIES[options.study].tests[test]
+    given = shlex.split(options.test_options)
+    return [*given, "--trials", str(options.trials), *flags(changes)]
+
+
+def _check_tests(options: argparse.Namespace, config: Config) -> None:
+    """See, before anything is trained, that the tests can be asked for.
+
+    Raises:
+        ValueError: if an option is not a test's to change.
+        SystemExit: if it is not an option of ``evaluate``.
+    """
+    given = shlex.split(options.test_options)
+    for test, changes in STUDIES[options.study].tests.items():
+        fixed = {"--trials", "--json", "--plot"} | set(flags(changes))
+        for option in given:
+            flag = option.partition("=")[0].replace("_", "-")
+            if flag.startswith("--") and flag in fixed:
+                raise ValueError(f"--test-options: {flag} is set by the study")
+        settings.from_command_line(
+            EvaluateCommand, config, _test_arguments(test, options), evaluate.__doc__
+        )
 
 
 def _call(module: str, *arguments: str) -> None:
@@ -301,13 +335,27 @@ def result_path(run: Run, test: str) -> Path:
     return run.folder / f"evaluation_{slug(test)}.json"
 
 
-def read_result(run: Run, test: str) -> dict | None:
-    """A test's result, if it is of the run's latest checkpoint."""
+def read_result(run: Run, test: str, options: argparse.Namespace) -> dict | None:
+    """A test's result, if it is of the run's latest checkpoint and of this question."""
     path = result_path(run, test)
     if not path.exists():
         return None
     result = json.loads(path.read_text())
-    return result if result["env_steps"] == trained(run) else None
+    _, command = runs.from_command_line(
+        EvaluateCommand,
+        [str(run.folder), *_test_arguments(test, options)],
+        evaluate.__doc__,
+    )
+    is_latest = result["env_steps"] == trained(run)
+    is_it = is_latest and result.get("asked") == evaluate.asked(command)
+    return result if is_it else None
+
+
+def _results(run: Run, options: argparse.Namespace) -> dict[str, dict]:
+    """All of a run's results by test."""
+    tests = STUDIES[options.study].tests
+    found = {test: read_result(run, test, options) for test in tests}
+    return {test: result for test, result in found.items() if result is not None}
 
 
 def trained(run: Run) -> int:
@@ -319,11 +367,14 @@ def trained(run: Run) -> int:
     return max(map(int, saved)) * config.num_envs * config.ppo.horizon
 
 
-def write_table(study_runs: list[Run], study: str, folder: Path) -> str:
+def write_table(
+    study_runs: list[Run], options: argparse.Namespace, folder: Path
+) -> str:
     """A Markdown table of all that is tested: training variants by tests."""
-    tests = STUDIES[study].tests
+    study = STUDIES[options.study]
+    tests = study.tests
     lines = [
-        STUDIES[study].question,
+        study.question,
         "",
         f"| trained with | runs | million env steps | {' | '.join(tests)} |",
         "|---" * (3 + len(tests)) + "|",
@@ -331,12 +382,14 @@ def write_table(study_runs: list[Run], study: str, folder: Path) -> str:
     protocols = {}
     for variant in dict.fromkeys(run.variant for run in study_runs):
         done = [r for r in study_runs if r.variant == variant and trained(r)]
+        results = {run: _results(run, options) for run in done}
+        # Of those that go on, or were stopped, only if no other can be reported.
+        done = [run for run in done if results[run]] or done
         cells = []
         for test in tests:
-            found = (read_result(run, test) for run in done)
-            results = [result for result in found if result is not None]
-            cells.append(cell([result["engines"][-1] for result in results]))
-            protocols.update((test, r["protocol"]) for r in results)
+            found = [results[run][test] for run in done if test in results[run]]
+            cells.append(cell([result["engines"][-1] for result in found]))
+            protocols.update((test, result["protocol"]) for result in found)
         steps = np.mean([trained(run) for run in done]) / 1e6 if done else 0.0
         lines.append(f"| {variant} | {len(done)} | {steps:.2f} | {' | '.join(cells)} |")
     lines += ["", "Goals per trial on native: mean ± standard error (median).", ""]

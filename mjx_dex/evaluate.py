@@ -102,9 +102,9 @@ def _main(arguments: list[str]) -> None:
         evaluate(replace(config, engine=engine), policy.agent, command)
         for engine in _engines(config)
     ]
-    print(report(columns, config, policy.env_steps))
+    print(report(columns, command, policy))
     if command.json:
-        save(columns, config, policy.env_steps, command.json)
+        save(columns, command, policy, command.json)
     if command.plot:
         plot(columns, command.plot)
 
@@ -164,9 +164,9 @@ def count(steps, config: Config, trials: int) -> Trials:
     )
 
 
-def protocol(config: Config) -> dict:
-    """What was asked for: it decides the figures, so it is printed beside them."""
-    goal, task = config.task.goal, config.task
+def protocol(command: EvaluateCommand) -> dict:
+    """What decides the figures most, to be printed beside them."""
+    goal, task = command.task.goal, command.task
     distribution = goal.distribution
     if distribution == "near":
         distribution += f" {goal.angles[0]:g}-{goal.angles[1]:g} rad"
@@ -175,9 +175,18 @@ def protocol(config: Config) -> dict:
         "tolerance": f"{goal.tolerance:g} rad",
         "limit": f"{goal.seconds:g} s per goal",
         "cap": goal.count,
-        "object": config.object.shape,
+        "object": command.object.shape,
         "wrist": "locked" if task.locked_wrist else "free",
-        "randomization": menu_name(config.randomization),
+        "randomization": menu_name(command.randomization),
+        "actions": "most likely" if command.most_likely else "drawn",
+    }
+
+
+def asked(command: EvaluateCommand) -> dict:
+    """All that decides the figures."""
+    own = ("trials", "untrained", "most_likely")
+    return settings.plain(settings.config_of(command)) | {
+        name: getattr(command, name) for name in own
     }
 
 
@@ -187,14 +196,14 @@ def menu_name(menu: RandomizationConfig) -> str:
     return " ".join([menu.preset, *switched])
 
 
-def report(columns: list[Trials], config: Config, env_steps: int) -> str:
+def report(columns: list[Trials], command: EvaluateCommand, policy: runs.Policy) -> str:
     """A Markdown table with a column for each engine, and what it is of."""
     names = [
         trials.engine + (" (sim-to-sim)" if k else "")
         for k, trials in enumerate(columns)
     ]
     rows = {
-        f"goals per trial ({len(columns[0].goals)} trials)": [
+        f"goals per trial, mean ± deviation ({command.trials} trials)": [
             f"{t.mean:.1f} ± {np.std(t.goals):.1f}" for t in columns
         ],
         "95% interval of the mean": [
@@ -218,16 +227,18 @@ def report(columns: list[Trials], config: Config, env_steps: int) -> str:
     for name, trials in zip(names, columns, strict=True):
         shown = " ".join(map(str, sorted(trials.goals, reverse=True)))
         lines.append(f"trials, sorted, {name}: {shown}")
-    asked = ", ".join(f"{name} {value}" for name, value in protocol(config).items())
-    return "\n".join([*lines, f"{asked}; trained for {env_steps:,} env steps"])
+    limits = ", ".join(f"{name} {value}" for name, value in protocol(command).items())
+    return "\n".join([*lines, f"{limits}; {policy.history}"])
 
 
-def save(columns: list[Trials], config: Config, env_steps: int, path: Path) -> None:
+def save(
+    columns: list[Trials], command: EvaluateCommand, policy: runs.Policy, path: Path
+) -> None:
     """Write every trial and every figure."""
     content = {
-        "protocol": protocol(config),
-        "env_steps": env_steps,
-        "seed": config.seed,
+        "protocol": protocol(command),
+        "asked": asked(command),
+        "env_steps": policy.env_steps,
         "engines": [asdict(t) | t.summary() for t in columns],
     }
     write_at_once(path, json.dumps(content, indent=1))

@@ -22,6 +22,7 @@ from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.names import FINGERS
 from mjx_dex.play import Play
+from mjx_dex.randomization.menu import enabled_effects
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -153,6 +154,12 @@ def _main(arguments: list[str]) -> None:
     run, command = runs.from_command_line(GraspsCommand, arguments, __doc__, NOMINAL)
     config = settings.config_of(command)
     policy = runs.load_policy(run, config, command.untrained)
+    unknown = enabled_effects(config.randomization) & {"object_size", "object_shape"}
+    if unknown:
+        raise ValueError(
+            f"--randomization: {', '.join(sorted(unknown))} gives each world an object "
+            "of its own, and what touches it is told of the nominal one; leave it off"
+        )
     if command.every < 1:
         raise ValueError(f"--every: {command.every} is not 1 or more")
     states = sample(Play(config, policy.agent, command.worlds), command)
@@ -161,7 +168,7 @@ def _main(arguments: list[str]) -> None:
     touches = [observer.touch(qpos) for qpos in states]
     figures = count(touches)
     print(report(figures))
-    print(f"object {config.object.shape}; trained for {policy.env_steps:,} env steps")
+    print(f"object {config.object.shape}; {policy.history}")
     if command.json:
         write_at_once(command.json, json.dumps(figures, indent=1))
     if command.plot:

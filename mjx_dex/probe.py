@@ -95,7 +95,7 @@ def _main(arguments: list[str]) -> None:
     print(report(answers))
     print(
         f"randomization {menu_name(config.randomization)}, object "
-        f"{config.object.shape}; trained for {policy.env_steps:,} env steps"
+        f"{config.object.shape}; {policy.history}"
     )
     if command.json:
         write_at_once(command.json, json.dumps([vars(x) for x in answers], indent=1))
@@ -199,6 +199,9 @@ def bigger(values: np.ndarray) -> np.ndarray:
 def accuracy(features: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """Share of held-out episodes that a linear classifier puts on the right side.
 
+    Of sides that are not equally many it is the mean of both sides' shares, so that
+    saying what is more frequent is right by half.
+
     Ridge regression on sides -1 and 1; its penalty is chosen inside what it is fitted
     to. Each episode is held out once.
 
@@ -220,7 +223,12 @@ def accuracy(features: np.ndarray, sides: np.ndarray) -> np.ndarray:
         said = _predict(features, sides, fitted, held_out)
         chosen = said[best, :, np.arange(sides.shape[1])].T
         right[held_out] = chosen == sides[held_out]
-    return right.mean(axis=0)
+    return (_share(right, sides) + _share(right, ~sides)) / 2
+
+
+def _share(right: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """[targets] of the episodes in question, how many were told right."""
+    return (right & of).sum(axis=0) / of.sum(axis=0)
 
 
 def _predict(features, sides, fitted, asked) -> np.ndarray:

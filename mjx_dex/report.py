@@ -14,6 +14,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from mjx_dex import settings
+
 
 def summarize(
     metrics: dict[str, Any], env_steps: int, total_env_steps: int, seconds: float
@@ -177,7 +179,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def plot_learning_curve(folder: Path) -> Path | None:
-    """Draw goals per episode, and the turn asked for, over experience.
+    """Draw goals per episode over experience, and the turn asked for if it grows.
 
     Returns:
         The picture's path, or None if the run has logged nothing.
@@ -186,17 +188,24 @@ def plot_learning_curve(folder: Path) -> Path | None:
     if not rows:
         return None
     steps = np.array([row["env_steps"] for row in rows]) / 1e6
-    figure, axes = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
-    for axis, name, label in (
-        (axes[0], "goals_per_episode", "goals per episode"),
-        (axes[1], "goal_angle_limit", "largest turn to a goal [rad]"),
-    ):
+    panels = {"goals_per_episode": "goals per episode"}
+    if settings.load(folder / "config.yaml").task.goal.distribution == "near":
+        panels["goal_angle_limit"] = "largest turn to a goal [rad]"
+    figure, axes = plt.subplots(
+        *(len(panels), 1),
+        figsize=(7, 3 * len(panels)),
+        sharex=True,
+        layout="constrained",
+        squeeze=False,
+    )
+    axes = axes[:, 0]
+    for axis, (name, label) in zip(axes, panels.items(), strict=True):
         values = np.array([row[name] for row in rows])
         axis.plot(steps, values, color="0.8", linewidth=0.8)
         axis.plot(steps, _smooth(values), color="C0")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-    axes[1].set_xlabel("million environment steps")
+    axes[-1].set_xlabel("million environment steps")
     axes[0].set_title(folder.name)
     path = folder / "learning_curve.png"
     figure.savefig(path, dpi=120)

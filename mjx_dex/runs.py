@@ -28,6 +28,14 @@ class Policy:
     agent: Agent
     env_steps: int
     """They were trained for."""
+    origin: str = ""
+    """The run whose networks they began with, if any."""
+
+    @property
+    def history(self) -> str:
+        """What a report says of it."""
+        before = f" after {self.origin}" if self.origin else ""
+        return f"trained for {self.env_steps:,} env steps{before}"
 
 
 def command_line(
@@ -116,18 +124,19 @@ def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
     small = {"engine": "native", "num_envs": 1, "bank.size": 1, "bank.starting": 1}
     small["ppo.minibatch_size"] = config.ppo.chunk * config.ppo.accumulation
     trainer = make_trainer(replace(config, **small), jax.local_devices()[:1])
-    key = jax.random.key(config.seed)
+    own = load_config(run)
+    key = jax.random.key(own.seed)
+    is_tuned = (run / ORIGIN).exists()
+    origin = (run / ORIGIN).read_text().strip() if is_tuned else ""
     if untrained:
-        origin = run / ORIGIN
-        if origin.exists():
+        if origin:
             raise ValueError(
-                f"--untrained: {run} began with the networks of "
-                f"{origin.read_text().strip()}; give that run, with these worlds"
+                f"--untrained: {run} began with the networks of {origin}; give that "
+                "run, with these worlds"
             )
         return Policy(trainer.agent(trainer.init(key)), env_steps=0)
     checkpoints = Checkpoints(run / "checkpoints")
     learner = checkpoints.restore_learned(trainer, jax.eval_shape(trainer.init, key))
     checkpoints.close()
-    own = load_config(run)
     env_steps = int(learner.iteration) * own.num_envs * own.ppo.horizon
-    return Policy(trainer.agent(learner), env_steps)
+    return Policy(trainer.agent(learner), env_steps, origin)

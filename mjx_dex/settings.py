@@ -48,8 +48,12 @@ def load(path: str | Path) -> Config:
 
 def save(config: Config, path: Path) -> None:
     """Write every value of ``config``; the file is itself a valid ``--config``."""
-    plain = _plain(dataclasses.asdict(config))
-    write_at_once(path, yaml.safe_dump(plain, sort_keys=False))
+    write_at_once(path, yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """Every value, as YAML and JSON hold it."""
+    return _plain(dataclasses.asdict(config))
 
 
 def from_command_line(

@@ -65,6 +65,12 @@ class Show:
             np.flatnonzero(self.model.geom_bodyid == self.model.body(name).id)
             for name in ("object", "goal")
         ]
+        bodies = [self.model.body(name).id for name in ("object", "goal")]
+        self._marks = np.flatnonzero(np.isin(self.model.site_bodyid, bodies))
+        self._nominal_marks = (
+            self.model.site_pos[self._marks].copy(),
+            self.model.site_size[self._marks].copy(),
+        )
         self.period = config.physics.control_period
         self._config = config
         self._key = jax.random.key(config.seed)
@@ -130,6 +136,11 @@ class Show:
         worlds = self._playing.state.worlds
         for geoms in self._shapes:
             self.model.geom_size[geoms] = self.object_size
+        # Every shape's first geom reaches as far in x as its faces.
+        scale = 2 * self.object_size[0, 0] / self._config.object.size
+        position, size = self._nominal_marks
+        self.model.site_pos[self._marks] = scale * position
+        self.model.site_size[self._marks] = scale * size
         self.data.qpos[:] = np.asarray(worlds.physics.qpos[0])
         self.data.mocap_quat[0] = np.asarray(worlds.goal[0])
         mujoco.mj_forward(self.model, self.data)

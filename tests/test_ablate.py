@@ -86,9 +86,48 @@ def test_results_of_an_earlier_checkpoint_are_not_in_the_table(folder, monkeypat
     """A run that went on, and was interrupted before it was tested again."""
     variant = VARIANTS["discrete"]
     run = ablate.Run(variant, 0, {}, folder / "discrete" / variant / "seed_0")
-    assert "| 1 | 0.00 | -" not in ablate.write_table([run], "discrete", folder)
+    options, _ = ablate._parse(["discrete", *QUICK])
+    assert "| 1 | 0.00 | -" not in ablate.write_table([run], options, folder)
     monkeypatch.setattr(ablate, "trained", lambda _: 48)
-    assert "| 1 | 0.00 | - |" in ablate.write_table([run], "discrete", folder)
+    assert "| 1 | 0.00 | - |" in ablate.write_table([run], options, folder)
+
+
+@pytest.mark.parametrize("other", ["--seed 5", "--object.size 0.06", "--most-likely"])
+def test_results_of_another_question_are_not_in_the_table(folder, other):
+    variant = VARIANTS["discrete"]
+    run = ablate.Run(variant, 0, {}, folder / "discrete" / variant / "seed_0")
+    question = QUICK[-1]
+    for asked, is_answered in [(question, True), (f"{question} {other}", False)]:
+        options, _ = ablate._parse(["discrete", *QUICK[:-2], f"--test-options={asked}"])
+        table = ablate.write_table([run], options, folder)
+        assert ("| 1 | 0.00 | - |" not in table) == is_answered
+
+
+def test_wrong_test_options_are_told_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablate, "_call", lambda *command: pytest.fail("it trained"))
+    options = ["recipe", "--folder", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        ablate.main([*options, "--test-options=--task.goal.second 8"])
+    assert ablate.main([*options, "--test-options=--trials 3"]) == 1
+    assert "--test-options: --trials is set by the study" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", ["--run-dir=x", "--max-env-steps", "--resume", "--from-run"]
+)
+def test_options_that_a_study_decides_are_refused(tmp_path, option, capsys):
+    assert call(tmp_path, "memory", option, "5") == 1
+    assert f"error: {option.partition('=')[0]}: " in capsys.readouterr().err
+
+
+def test_variants_that_change_nothing_are_left_out(tmp_path, capsys):
+    """Of ``paper``, whose goals are uniform and whose drops cost 20."""
+    options, _ = ablate._parse(
+        ["recipe", "--variants", "base", "uniform_goals", "bins"]
+    )
+    found = ablate._runs(options, settings.load("paper"), tmp_path)
+    assert [run.variant for run in found] == ["base", "bins"]
+    assert "uniform_goals is the same as base here" in capsys.readouterr().out
 
 
 def test_ctrl_c_lets_a_command_end(tmp_path):

@@ -125,7 +125,7 @@ def test_shares_are_of_states_and_of_touching_phalanges():
     assert figures["phalanges"]["distal"] == pytest.approx(2 / 3)
 
 
-def test_a_run_is_looked_at_and_drawn(tmp_path):
+def test_a_run_is_looked_at_and_drawn(tmp_path, capsys):
     """In a process of its own: MuJoCo picks its renderer at import."""
     folder, saved = tmp_path / "run", tmp_path / "grasps.json"
     assert train.main([*TINY, "--run-dir", str(folder), "--max-env-steps", "16"]) == 0
@@ -141,6 +141,9 @@ def test_a_run_is_looked_at_and_drawn(tmp_path):
     assert done.returncode == 0, (
         "drawing needs OSMesa (Debian: apt-get install libosmesa6)\n" + done.stderr
     )
+    randomized = [str(folder), "--randomization.on", "object_size"]
+    assert grasps.main(randomized) == 1
+    assert "--randomization: object_size gives" in capsys.readouterr().err
     figures = json.loads(saved.read_text())
     # 15 control steps, of which every fifth is looked at, in 4 worlds.
     assert figures["states"] == 12 and "(12 states)" in done.stdout

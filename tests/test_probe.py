@@ -52,6 +52,16 @@ def test_each_parameter_is_asked_after_on_its_own():
     assert untold.coordinates == 2 and untold.memory < 0.56
 
 
+def test_a_rare_flag_is_not_known_from_noise():
+    """Where saying that it is not set is right nine times in ten."""
+    rng = np.random.default_rng(3)
+    x, sides = rng.normal(size=(N, 20)), rng.random((N, 1)) < 0.1
+    (found,) = probe.accuracy(x, sides)
+    assert found == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(0.1 * N) / 2)
+    (found,) = probe.accuracy(np.c_[x, sides], sides)
+    assert found > 0.95
+
+
 def test_bigger_than_the_median_are_half_and_true_is_true():
     values = np.array([[1.0], [2.0], [3.0], [10.0]])
     assert probe.bigger(values).ravel().tolist() == [False, False, True, True]

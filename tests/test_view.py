@@ -69,6 +69,10 @@ def test_object_and_goal_are_as_large_as_in_the_world_that_is_played(run_dir):
         (geom,) = np.flatnonzero(show.model.geom_bodyid == show.model.body(name).id)
         assert (show.model.geom_size[geom] > 1.29 * 0.0285).all()
         assert (show.model.geom_size[geom] < 1.41 * 0.0285).all()
+        # Its marks are on its faces, neither inside it nor beside it.
+        half, mark = show.model.geom_size[geom, 0], show.model.site(f"{name}:face0")
+        assert mark.pos[0] == pytest.approx(half)
+        assert mark.pos[0] + mark.size[0] > half
 
 
 def test_the_goal_touches_nothing_and_changes_no_physics(config):
