@@ -132,6 +132,14 @@ def parse(arguments: list[str]) -> TrainCommand:
     command = settings.from_command_line(
         TrainCommand, settings.load(base), arguments, description=__doc__
     )
+    if command.resume:
+        # Env steps of a checkpoint are told from its iteration.
+        horizon = settings.load(run_dir / "config.yaml").ppo.horizon
+        if command.ppo.horizon != horizon:
+            raise ValueError(
+                f"--ppo.horizon: {run_dir} has iterations of {horizon} steps; to learn "
+                "on with others begin another run with --from-run"
+            )
     return dataclasses.replace(command, run_dir=run_dir)
 
 

@@ -103,6 +103,12 @@ def test_resuming_without_a_run_is_one_line(tmp_path, capsys):
     assert error == f"error: --resume: there is no run in {tmp_path / 'none'}"
 
 
+def test_a_resumed_run_keeps_the_length_of_its_iterations(run_dir, capsys):
+    arguments = ["--resume", "--run-dir", str(run_dir), "--ppo.horizon", "8"]
+    error = error_of(arguments, capsys)
+    assert "--ppo.horizon" in error and "iterations of 4 steps" in error
+
+
 def test_bad_values_are_one_line(tmp_path, capsys):
     arguments = [*TINY, "--run-dir", str(tmp_path / "x"), "--object.shape", "teapot"]
     assert "teapot" in error_of(arguments, capsys)
