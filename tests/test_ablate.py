@@ -115,7 +115,10 @@ def test_wrong_test_options_are_told_before_training(tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     "option", ["--run-dir=x", "--max-env-steps", "--resume", "--from-run"]
 )
-def test_options_that_a_study_decides_are_refused(tmp_path, option, capsys):
+def test_options_that_a_study_decides_are_refused(
+    tmp_path, option, monkeypatch, capsys
+):
+    monkeypatch.setattr(ablate, "_call", lambda *_: pytest.fail("it began to train"))
     assert call(tmp_path, "memory", option, "5") == 1
     assert f"error: {option.partition('=')[0]}: " in capsys.readouterr().err
 

@@ -230,6 +230,14 @@ def test_full_contact_buffer_is_counted(name):
     assert (np.asarray(lost) > 0).all()
 
 
+def test_a_solver_at_its_limit_loses_no_contacts():
+    config = dataclasses.replace(CONFIG, iterations=1, ls_iterations=1)
+    hand = build_hand(HandConfig(), ObjectConfig(), config)
+    engine = make_engine("warp", hand, config)
+    _, lost = jax.jit(jax.vmap(engine.step))(*worlds(hand))
+    assert (np.asarray(lost) == 0).all()
+
+
 def test_graph_modes_are_those_of_warp_and_only_on_a_gpu():
     modes = pytest.importorskip("warp").JaxCallableGraphMode
     field = PhysicsConfig.__dataclass_fields__["graph_mode"]

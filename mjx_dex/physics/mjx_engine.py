@@ -127,7 +127,9 @@ class WarpEngine(MjxEngine):
 
     def _put_model(self, model: mujoco.MjModel) -> mjx.Model:
         mode = graph_mode(self._config.graph_mode, jax.default_backend())
-        return mjx.put_model(model, impl="warp", graph_mode=mode)
+        model = mjx.put_model(model, impl="warp", graph_mode=mode)
+        # Losses are counted and reported once; warp would print each from the GPU.
+        return model.tree_replace({"opt._impl.warn_overflow": 0})
 
     def _make_data(self, num_worlds: int) -> mjx.Data:
         return mjx.make_data(
@@ -141,7 +143,16 @@ class WarpEngine(MjxEngine):
         return mjx.step(model, data)
 
     def _lost(self, data: mjx.Data) -> jax.Array:
-        return (data._impl.overflow != 0).astype(jnp.int32)
+        """Whether a buffer was full; a solver that reached its limit loses nothing."""
+        return (data._impl.overflow & _full_buffers() != 0).astype(jnp.int32)
+
+
+def _full_buffers() -> int:
+    """Bits of MuJoCo Warp's overflow flags that stand for buffers."""
+    from mujoco.mjx.third_party.mujoco_warp import OverflowType
+
+    solver = OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS
+    return int(OverflowType.ALL & ~solver)
 
 
 def graph_mode(name: str, platform: str):
