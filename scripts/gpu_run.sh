@@ -17,8 +17,9 @@ python=${PYTHON:-python}
 begun=$SECONDS
 mkdir -p "$run"
 
-left() { # minutes until a share of the time is over
-    awk "BEGIN { print $minutes * $1 - ($SECONDS - $begun) / 60 }"
+training_minutes() { # what is left, but a tenth of all, and no less than 2, to evaluate
+    awk "BEGIN { end = ($minutes < 20) ? $minutes - 2 : $minutes * 0.9
+                 print end - ($SECONDS - $begun) / 60 }"
 }
 
 # A quarter of the time, and no more than a table takes.
@@ -30,7 +31,7 @@ bench_minutes=$(awk "BEGIN { print ($minutes / 4 < 7.5) ? $minutes / 4 : 7.5 }")
 resume=()
 [ -e "$run/config.yaml" ] && resume=(--resume)
 "$python" -m mjx_dex.train "${resume[@]}" --run-dir "$run" \
-    --max-minutes "$(left 0.9)" ${TRAIN_OPTIONS:-} "${options[@]}"
+    --max-minutes "$(training_minutes)" ${TRAIN_OPTIONS:-} "${options[@]}"
 
 "$python" -m mjx_dex.evaluate "$run" --json "$run/evaluation.json" \
     --task.goal.distribution uniform ${EVALUATE_OPTIONS:-} | tee "$run/evaluation.txt"
