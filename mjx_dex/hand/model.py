@@ -90,21 +90,7 @@ def build_hand(
         ValueError: if a configured file or name does not exist.
         ModuleNotFoundError: if gymnasium-robotics is not installed.
     """
-    spec = mujoco.MjSpec.from_string(_scene_xml(asset_folder()))
-    _set_solver(spec, physics)
-    _use_primitive_shapes(spec, hand.self_collision)
-    _drive_sums(spec)
-    _drop_redundant_tendons(spec, keep_coupling=hand.calibration == "gymnasium")
-    # The package knows nothing of backlash: its hand gets OpenAI's.
-    shipped = hand.calibration in ("calibrated", "gymnasium")
-    values = calibration.load_calibration(
-        calibration.CALIBRATED if shipped else hand.calibration
-    )
-    if hand.calibration != "gymnasium":
-        calibration.apply_calibration(spec, values)
-    _add_reference_markers(spec)
-    if obj is not None:
-        objects.add_object(spec, obj)
+    spec = assemble(hand, obj, physics)
     if goal:
         objects.add_goal(spec, obj, GOAL_POSITION)
     if visuals:
@@ -114,7 +100,32 @@ def build_hand(
     for actuator in spec.actuators:
         # Targets are clipped by the task, to ranges that may differ between worlds.
         actuator.ctrllimited = False
-    return _index(spec.compile(), calibration.log_backlash(values))
+    return _index(spec.compile(), calibration.log_backlash(_calibrated(hand)))
+
+
+def assemble(
+    hand: HandConfig, obj: ObjectConfig | None, physics: PhysicsConfig
+) -> mujoco.MjSpec:
+    """The scene before it is compiled, visual meshes included: see ``build_hand``."""
+    spec = mujoco.MjSpec.from_string(_scene_xml(asset_folder()))
+    _set_solver(spec, physics)
+    _use_primitive_shapes(spec, hand.self_collision)
+    _drive_sums(spec)
+    _drop_redundant_tendons(spec, keep_coupling=hand.calibration == "gymnasium")
+    if hand.calibration != "gymnasium":
+        calibration.apply_calibration(spec, _calibrated(hand))
+    _add_reference_markers(spec)
+    if obj is not None:
+        objects.add_object(spec, obj)
+    return spec
+
+
+def _calibrated(hand: HandConfig) -> dict:
+    """Values of the calibration file; the package's own hand gets OpenAI's backlash."""
+    shipped = hand.calibration in ("calibrated", "gymnasium")
+    return calibration.load_calibration(
+        calibration.CALIBRATED if shipped else hand.calibration
+    )
 
 
 def asset_folder() -> Path:

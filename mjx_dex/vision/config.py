@@ -1,0 +1,80 @@
+"""Every number of vision, once, with its unit and where in the paper it is from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RigConfig:
+    """The cameras."""
+
+    cameras: Literal["paper", "orrb"] = "paper"
+    """Three at 50 cm (section 5.2), or OpenAI's released rig of 2019."""
+    fovy: float | None = None
+    """Vertical field of view of all [deg]; None: the rig's own."""
+    size: int = 200
+    """Height and width of images [pixels] (Table 11)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Drawn evenly between two bounds."""
+
+    low: float
+    high: float
+
+    def __post_init__(self):
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+
+
+@dataclass(frozen=True)
+class AppearanceConfig:
+    """Table 9, row by row, under the names of ``Appearance``'s fields.
+
+    Materials and lights are in Unity's units there. Offsets are added.
+    """
+
+    off: tuple[str, ...] = ()
+    """Rows that are left nominal."""
+    camera_position: Interval = Interval(-0.0015, 0.0015)
+    """Offset along each axis [m]."""
+    camera_rotation: Interval = Interval(0.0, 3.0)
+    """About a random axis [deg]."""
+    field_of_view: Interval = Interval(-1.0, 1.0)
+    """Offset [deg]."""
+    robot_color: Interval = Interval(0.0, 1.0)
+    """Red, green and blue of each part of the hand."""
+    robot_metallic: Interval = Interval(0.05, 0.25)
+    """Of each part."""
+    robot_glossiness: Interval = Interval(0.0, 1.0)
+    """Of each part."""
+    object_hue: Interval = Interval(-0.01, 0.01)
+    """Offset, in turns of the colour circle, of each face."""
+    object_saturation: Interval = Interval(-0.15, 0.15)
+    """Offset of each face."""
+    object_value: Interval = Interval(-0.15, 0.15)
+    """Offset of each face."""
+    object_metallic: Interval = Interval(0.05, 0.15)
+    """Of all faces."""
+    object_glossiness: Interval = Interval(0.05, 0.15)
+    """Of all faces."""
+    num_lights: tuple[int, int] = (4, 6)
+    """Fewest and most."""
+    light_position: Interval = Interval(1.0, 1.5)
+    """Distance from the hand [m], evenly over the upper half sphere (OpenAI's
+    renderer; the paper gives the half sphere)."""
+    light_relative_intensity: Interval = Interval(1.0, 5.0)
+    """Of each light; they share the total by it."""
+    light_total_intensity: Interval = Interval(0.0, 15.0)
+    """Of all lights."""
+    contrast: Interval = Interval(0.5, 1.5)
+    """Factor of what differs from the image's mean."""
+    pixel_noise: float = 0.1
+    """Standard deviation of noise on every pixel, in that of the image."""
+
+    def __post_init__(self):
+        known = [name for name in self.__dataclass_fields__ if name != "off"]
+        for name in self.off:
+            if name not in known:
+                raise ValueError(f"off: {name!r} is not one of {', '.join(known)}")

@@ -1,0 +1,193 @@
+"""Rendering in worker processes: as many images at once as there are workers.
+
+Workers import neither JAX nor the program that starts them: OpenGL beside CUDA in one
+process hangs or dies on some machines, and Filament may end its process at any time.
+What a job draws depends on the job alone, so batches are the same bit for bit for any
+number of workers.
+"""
+
+import contextlib
+import os
+import pickle
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import mujoco
+import numpy as np
+
+from mjx_dex.vision.rendering.posing import Fields
+
+TRIES = 3
+"""A job is given to so many workers, one after another, before it fails."""
+
+SECONDS = 120.0
+"""A worker that is silent for so long is taken for dead."""
+
+
+class RenderingError(RuntimeError):
+    """Nothing was drawn; the message says by what and why."""
+
+
+class Farm:
+    """Workers that draw one scene.
+
+    Args:
+        name: 'gl' or 'filament'.
+        model: the scene.
+        size: height and width of images [pixels].
+        workers: number of processes.
+        backend: of OpenGL, 'egl' or 'osmesa'.
+        seconds: that a worker may take for one job.
+
+    Raises:
+        RenderingError: if a first worker cannot draw here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: mujoco.MjModel,
+        size: int,
+        workers: int = 1,
+        backend: str = "egl",
+        seconds: float = SECONDS,
+    ):
+        self.name = name
+        self._start = lambda: _Worker(name, model, size, backend, seconds)
+        self._local, self._lock = threading.local(), threading.Lock()
+        self._workers: set[_Worker] = set()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        # One is started now, so that what is wrong is said before any work begins.
+        self._spare = [self._started()]
+        self.description = self._spare[0].description
+
+    def submit(self, qpos: np.ndarray, fields: Fields) -> Future:
+        """Draw soon; the future is of images [worlds, cameras, size, size, 3] uint8."""
+        return self._pool.submit(self._draw, qpos, fields)
+
+    def render(self, qpos: np.ndarray, fields: Fields) -> np.ndarray:
+        """Draw now."""
+        return self.submit(qpos, fields).result()
+
+    def close(self) -> None:
+        """End all workers; jobs that have not begun are forgotten."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in list(self._workers):
+            worker.end()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    @property
+    def processes(self) -> list[subprocess.Popen]:
+        """Of the workers that live."""
+        return [worker.process for worker in self._workers]
+
+    def _started(self) -> "_Worker":
+        worker = self._start()
+        self._workers.add(worker)
+        return worker
+
+    def _draw(self, qpos: np.ndarray, fields: Fields) -> np.ndarray:
+        """In a thread of the pool, by the thread's own worker."""
+        for tries in range(TRIES):
+            worker = getattr(self._local, "worker", None)
+            if worker is None:
+                with self._lock:
+                    worker = self._spare.pop() if self._spare else self._started()
+                self._local.worker = worker
+            try:
+                return worker.ask((qpos, fields))
+            except _WorkerError as died:
+                self._local.worker = None
+                self._workers.discard(worker)
+                worker.end()
+                if tries == TRIES - 1:
+                    raise RenderingError(
+                        f"renderer {self.name}: {TRIES} workers were lost in one job; "
+                        f"the last one {died}"
+                    ) from died
+        raise AssertionError("unreachable")
+
+
+class _WorkerError(RuntimeError):
+    """How, and the last line that it wrote."""
+
+
+class _Worker:
+    """One process."""
+
+    def __init__(
+        self, name: str, model: mujoco.MjModel, size: int, backend: str, seconds: float
+    ):
+        self._name, self._seconds = name, seconds
+        # On a file, for nobody reads it while all goes well.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        environment = os.environ | {
+            # Filament has no use for OpenGL.
+            "MUJOCO_GL": backend if name == "gl" else "disable",
+            # Mesa's own threads would compete with the other workers.
+            "LP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mjx_dex.vision.rendering.worker", name, str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            # Ctrl-C is for the program, which ends its workers.
+            start_new_session=True,
+        )
+        try:
+            self.description = self.ask(model)
+        except _WorkerError as died:
+            self.end()
+            raise RenderingError(
+                f"renderer {name} does not work here: it {died}"
+            ) from died
+
+    def ask(self, question):
+        """Send and wait for the answer.
+
+        Raises:
+            RenderingError: if the worker says what it cannot do.
+            _WorkerError: if it says nothing.
+        """
+        try:
+            pickle.dump(question, self.process.stdin, protocol=5)
+            self.process.stdin.flush()
+            ready, _, _ = select.select([self.process.stdout], [], [], self._seconds)
+            if not ready:
+                self.process.kill()
+                raise _WorkerError(f"said nothing for {self._seconds:g} s")
+            kind, content = pickle.load(self.process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise _WorkerError(self._how_it_ended()) from error
+        if kind == "error":
+            raise RenderingError(f"renderer {self._name}: {content}")
+        return content
+
+    def end(self) -> None:
+        """Let it go; what it draws is lost."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self._errors):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+    def _how_it_ended(self) -> str:
+        self.process.kill()
+        status = self.process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"ended with status {status}" + (
+            f" ({lines[-1][:200]})" if lines else ""
+        )
