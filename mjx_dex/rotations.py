@@ -68,3 +68,36 @@ def random_axis(key: jax.Array) -> jax.Array:
     """Draw a unit [3] vector uniformly from the sphere."""
     vector = jax.random.normal(key, (3,))
     return vector / jnp.maximum(jnp.linalg.norm(vector), 1e-9)
+
+
+def from_matrix(matrix: jax.Array) -> jax.Array:
+    """The unit quaternion of a rotation matrix [3, 3].
+
+    Of the four ways to write it the one that divides by the largest number.
+    """
+    m = matrix
+    trace = jnp.trace(m)
+    ways = jnp.array(
+        [
+            [1 + trace, m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
+            [
+                m[2, 1] - m[1, 2],
+                1 + 2 * m[0, 0] - trace,
+                m[0, 1] + m[1, 0],
+                m[0, 2] + m[2, 0],
+            ],
+            [
+                m[0, 2] - m[2, 0],
+                m[0, 1] + m[1, 0],
+                1 + 2 * m[1, 1] - trace,
+                m[1, 2] + m[2, 1],
+            ],
+            [
+                m[1, 0] - m[0, 1],
+                m[0, 2] + m[2, 0],
+                m[1, 2] + m[2, 1],
+                1 + 2 * m[2, 2] - trace,
+            ],
+        ]
+    )
+    return normalize(ways[jnp.argmax(jnp.diagonal(ways))])

@@ -78,3 +78,41 @@ class AppearanceConfig:
         for name in self.off:
             if name not in known:
                 raise ValueError(f"off: {name!r} is not one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class StatesConfig:
+    """Which poses are drawn."""
+
+    path: str | None = None
+    """File of ``python -m mjx_dex.vision.collect``; None: random hand poses."""
+    as_is: float = 0.2
+    """Share of objects that stay as they are (appendix D.2)."""
+    quarter_turns: float = 0.4
+    """Share that is turned by 90 degrees about its main axes; the rest is jittered."""
+    position_jitter: float = 0.005
+    """Standard deviation along each axis [m]; the paper gives none."""
+    rotation_jitter: float = 5.0
+    """Standard deviation of the angle about a random axis [deg]; likewise."""
+    max_rotation: float = 180.0
+    """Of random poses, from upright [deg]: less makes a smaller task."""
+    spread: float = 0.008
+    """Of the object over the palm in random poses: standard deviation [m]."""
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """Table 12."""
+
+    width: float = 1.0
+    """Factor of all numbers of filters."""
+    strides: tuple[int, int, int, int] = (3, 1, 1, 1)
+    """Of the four ResNet stages. The table's 3, 3, 3, 3 leave a map of one pixel, over
+    which spatial softmax is constant."""
+    norm: Literal["group", "batch", "none"] = "group"
+    """Within ResNet blocks; the table names none."""
+    hidden: int = 128
+    """Units of the layer that joins the three towers."""
+    loss: Literal["mse", "sign_invariant", "rotation_6d", "keypoints"] = "mse"
+    """Squared error of position and quaternion (section 5.2), or one without the jump
+    between a quaternion and its negative."""

@@ -11,7 +11,8 @@ import mujoco
 import numpy as np
 
 from mjx_dex.config import HandConfig, ObjectConfig, PhysicsConfig
-from mjx_dex.hand.model import assemble, build_hand
+from mjx_dex.hand import Hand, build_hand
+from mjx_dex.hand.model import assemble
 from mjx_dex.vision import lettering
 from mjx_dex.vision.config import RigConfig
 
@@ -71,14 +72,8 @@ class VisionScene:
     """[faces] ids, in the order of ``face_colors``."""
     face_colors: np.ndarray
     """[faces, 3] calibrated RGB."""
-    frame_position: np.ndarray
-    """[3] origin of the frame in which positions are sensed [m]; see ``Hand``."""
-    frame_rotation: np.ndarray
-    """[3, 3] rows are its axes in the world."""
-
-    def sensed_position(self, position: np.ndarray) -> np.ndarray:
-        """[..., 3] world frame to the frame of ``Sensors.object_position`` [m]."""
-        return (position - self.frame_position) @ self.frame_rotation.T
+    hand: Hand
+    """The physics that is seen: joint ranges, and the frame of ``Sensors``."""
 
 
 def build_scene(hand: HandConfig, obj: ObjectConfig, rig: RigConfig) -> VisionScene:
@@ -105,8 +100,7 @@ def build_scene(hand: HandConfig, obj: ObjectConfig, rig: RigConfig) -> VisionSc
             [model.material(f"face{i}").id for i in range(len(colors))]
         ),
         face_colors=np.array(colors),
-        frame_position=physics.frame_position,
-        frame_rotation=physics.frame_rotation,
+        hand=physics,
     )
 
 

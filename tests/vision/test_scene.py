@@ -125,10 +125,3 @@ def test_a_field_of_view_can_be_asked_for():
 def test_a_ball_cannot_be_oriented():
     with pytest.raises(ValueError, match="block and prism, not 'sphere'"):
         scene_of("sphere")
-
-
-def test_positions_are_told_in_the_frame_of_the_sensors(scene):
-    hand = build_hand(HandConfig(), ObjectConfig(), PhysicsConfig())
-    position = np.array([1.0, 0.9, 0.2])
-    expected = hand.frame_rotation @ (position - hand.frame_position)
-    np.testing.assert_allclose(scene.sensed_position(position), expected)

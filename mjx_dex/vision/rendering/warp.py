@@ -4,6 +4,7 @@ It needs no system package. It imitates MuJoCo's own shading, so it is no strang
 net trained on ``gl``.
 """
 
+from concurrent.futures import Future
 from functools import partial
 
 import jax
@@ -38,6 +39,12 @@ class WarpRenderer:
             self._programs[worlds] = self._compile(worlds)
         known = {name: fields[name] for name in fields if hasattr(self._model, name)}
         return self._programs[worlds](jnp.asarray(qpos, jnp.float32), known)
+
+    def submit(self, qpos: np.ndarray, fields: Fields) -> Future:
+        """As ``Farm.submit``; JAX goes on before the images are there."""
+        future = Future()
+        future.set_result(self.render(qpos, fields))
+        return future
 
     def _compile(self, worlds: int):
         context = mjx.create_render_context(

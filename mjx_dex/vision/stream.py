@@ -1,0 +1,96 @@
+"""Batches of images with the poses that they show, one after another.
+
+Batch k is drawn from the seed and k alone: it is the same whoever renders it, with
+however many workers, and wherever a run is resumed.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mjx_dex.vision import appearance, states
+from mjx_dex.vision.config import AppearanceConfig, StatesConfig
+from mjx_dex.vision.losses import Pose
+from mjx_dex.vision.scene import VisionScene
+
+AHEAD = 3
+"""Batches that are being rendered while one is learned from, for each worker."""
+
+
+class Batch(NamedTuple):
+    """Scenes that were rendered."""
+
+    images: np.ndarray | jax.Array
+    """[n, cameras, H, W, 3] uint8."""
+    poses: Pose
+    """[n, ...]."""
+
+
+class Scenes(NamedTuple):
+    """Scenes to be rendered."""
+
+    qpos: jax.Array
+    """[n, 31]."""
+    fields: dict[str, jax.Array]
+    """[n, ...] see ``appearance.model_fields``."""
+    poses: Pose
+    """[n, ...]."""
+
+
+def make_draw(
+    scene: VisionScene,
+    config: StatesConfig,
+    looks: AppearanceConfig,
+    number: int,
+) -> Callable[[jax.Array], Scenes]:
+    """A jitted function from a key to ``number`` scenes."""
+    nominal = appearance.nominal(scene)
+    known = None if config.path is None else states.load(config.path)
+
+    def draw_one(key, qpos):
+        state, moved, look = jax.random.split(key, 3)
+        if known is None:
+            qpos = states.random_state(state, config, scene.hand)
+        qpos = states.augment(moved, qpos, config)
+        drawn = appearance.sample(look, looks, nominal)
+        fields = appearance.model_fields(drawn, scene)
+        return Scenes(qpos, fields, states.pose_of(qpos, scene.hand))
+
+    draw_all = jax.jit(jax.vmap(draw_one))
+
+    def draw(key):
+        which, keys = jax.random.split(key)
+        if known is None:
+            qpos = jnp.zeros((number, 0))
+        else:
+            # The file may be larger than memory; a batch is not.
+            rows = jax.random.randint(which, (number,), 0, len(known))
+            qpos = jnp.asarray(known[np.sort(np.asarray(rows))])
+        return draw_all(jax.random.split(keys, number), qpos)
+
+    return draw
+
+
+def stream(
+    draw: Callable[[jax.Array], Scenes],
+    renderer,
+    seed: int,
+    first: int = 0,
+    ahead: int = AHEAD,
+) -> Iterator[Batch]:
+    """Batches ``first``, ``first + 1`` and so on, rendered ahead of their use."""
+    key = jax.random.key(seed)
+    waiting, number = deque(), first
+    while True:
+        while len(waiting) <= ahead:
+            scenes = draw(jax.random.fold_in(key, number))
+            fields = {name: np.asarray(x) for name, x in scenes.fields.items()}
+            future = renderer.submit(np.asarray(scenes.qpos), fields)
+            waiting.append((future, scenes.poses))
+            number += 1
+        future, poses = waiting.popleft()
+        yield Batch(future.result(), poses)
