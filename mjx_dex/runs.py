@@ -10,9 +10,10 @@ import jax
 import mujoco
 
 from mjx_dex import settings
+from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
 from mjx_dex.learning.agent import Agent
-from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
+from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.train import ORIGIN, make_trainer, set_up_process
 
 C = TypeVar("C", bound=Config)

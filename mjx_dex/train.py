@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_dex import processes, report, settings
+from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
 from mjx_dex.learning import Learner, Trainer
-from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
+from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.physics import choose_engine
 from mjx_dex.task import BankedEnvironments, make_env, with_buffers
 

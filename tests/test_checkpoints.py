@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import replace
-from mjx_dex.learning.checkpoints import CheckpointError, Checkpoints
+from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.train import make_trainer
 
 
@@ -147,7 +148,7 @@ def test_a_full_disk_is_reported(trainer, key, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints._manager, "save", full)
+    monkeypatch.setattr(checkpoints._folder._manager, "save", full)
     learner, _ = iterate(trainer, learner, 1)
     with pytest.raises(CheckpointError, match=r"No space left.*complete one is 1"):
         checkpoints.save(learner)

@@ -35,7 +35,7 @@ def learned(run, step):
     config = load_config(run)
     trainer = make_trainer(config)
     checkpoints = Checkpoints(run / "checkpoints")
-    checkpoints._manager.latest_step = lambda: step
+    checkpoints._folder._manager.latest_step = lambda: step
     like = jax.eval_shape(trainer.init, jax.random.key(0))
     learner = checkpoints.restore_learned(trainer, like)
     checkpoints.close()

@@ -15,6 +15,7 @@ ALLOWED = {
     "rotations": set(),
     "trees": set(),
     "files": set(),
+    "checkpoints": set(),
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics"},
     "randomization": {
@@ -37,7 +38,7 @@ ALLOWED = {
         "randomization",
         "task",
     },
-    "learning": {"config", "types", "trees", "learning"},
+    "learning": {"checkpoints", "config", "types", "trees", "learning"},
 }
 """Parts of mjx_dex and the parts that each may import."""
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -164,6 +166,12 @@ def test_filament_without_a_driver_is_one_line(scene, monkeypatch):
     monkeypatch.setenv("VK_DRIVER_FILES", "/nowhere.json")
     with pytest.raises(RenderingError, match="mesa-vulkan-drivers"):
         make_renderer("filament", scene.model, SIZE)
+
+
+def test_workers_do_without_jax():
+    module = "mjx_dex.vision.rendering.worker"
+    check = f"import sys, {module}; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
 
 
 def test_wrong_fields_are_one_line(scene):

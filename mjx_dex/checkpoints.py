@@ -1,0 +1,133 @@
+"""Checkpoints in a folder: complete or not there, and checked when they are read."""
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+CHECKSUMS = "checksums.json"
+"""Written into a checkpoint when it is complete: SHA-256 of each of its files."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or read; the message names it."""
+
+
+class CheckpointFolder:
+    """Checkpoints of one run, named by their step; the last few are kept.
+
+    A checkpoint is written under a temporary name and renamed when it is complete, so
+    that a killed process leaves the previous one as the latest. Where several processes
+    train together, all of them save and restore at the same time, in one folder.
+    """
+
+    def __init__(self, folder: Path, keep: int = 3):
+        self.path = folder.resolve()
+        self._manager = ocp.CheckpointManager(
+            self.path,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
+
+    def save(self, step: int, tree) -> None:
+        """Write a checkpoint, and wait for it to be on disk.
+
+        Raises:
+            CheckpointError: if it cannot be written, for example on a full disk.
+        """
+        if step == self.latest():
+            return
+        folder = self.path / str(step)
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(tree))
+            self._manager.wait_until_finished()
+            if jax.process_index() == 0:
+                (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
+            multihost_utils.sync_global_devices("checksums are written")
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot save checkpoint {folder}: {_first_line(error)}; "
+                f"the latest complete one is {self.latest()}"
+            ) from error
+
+    def latest(self) -> int | None:
+        """Step of the latest complete checkpoint, if there is one."""
+        return self._manager.latest_step()
+
+    @contextlib.contextmanager
+    def reading(self):
+        """The latest checkpoint's step and shapes; what fails is a CheckpointError."""
+        step = self.latest()
+        if step is None:
+            raise CheckpointError(f"there is no checkpoint in {self.path}")
+        folder = self.path / str(step)
+        try:
+            # Checked first: orbax, surprised by a damaged file, says so in many pages.
+            _check_files(folder)
+            yield step, shapes(self._manager.item_metadata(step).tree)
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot read checkpoint {folder}: {_first_line(error)}"
+            ) from error
+
+    def restore(self, step: int, target):
+        """Read a checkpoint shaped as ``target``; within ``reading``."""
+        return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._manager.close()
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != CHECKSUMS
+    }
+
+
+def _check_files(folder: Path) -> None:
+    """Raise ValueError if a file is not as it was written."""
+    if not (folder / CHECKSUMS).exists():
+        return  # the run was killed just before it wrote them; orbax was done
+    written = json.loads((folder / CHECKSUMS).read_text())
+    found = _checksums(folder)
+    damaged = [name for name, digest in written.items() if found.get(name) != digest]
+    if damaged:
+        raise ValueError(
+            f"damaged or missing: {', '.join(damaged)}; "
+            f"delete the folder to go on from the checkpoint before it"
+        )
+
+
+def shapes(tree) -> dict[str, tuple[int, ...]]:
+    """Shape of every leaf by dotted name."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def check_shapes(found: dict[str, tuple], expected: dict[str, tuple]) -> None:
+    """Raise ValueError if a checkpoint is of another configuration."""
+    # Networks first: a stranger's optimizer state says less to its reader.
+    for name in sorted(
+        found.keys() | expected.keys(),
+        key=lambda name: (not name.startswith("parameters"), name),
+    ):
+        if found.get(name) != expected.get(name):
+            raise ValueError(
+                f"it is of another configuration: {name} has shape "
+                f"{found.get(name)} there and {expected.get(name)} here"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return f"{name}{error}".splitlines()[0][:300]
