@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,52 +22,57 @@ from mjx_dex.files import write_at_once
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 """Configurations that come with mjx_dex."""
 
-C = TypeVar("C", bound=Config)
+C = TypeVar("C")
+B = TypeVar("B")
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message names file and key."""
 
 
-def load(path: str | Path) -> Config:
+def load(
+    path: str | Path, kind: Callable[[], B] = Config, presets: Path = PRESETS
+) -> B:
     """Read a configuration file.
 
     Args:
         path: a file, or the name of a preset such as ``quickstart``.
+        kind: of configuration; its defaults are what the file does not hold.
+        presets: folder of those.
 
     Raises:
         ConfigError: if it cannot be read or holds an unknown key or a wrong value.
     """
-    path = _find(path)
+    path = _find(path, presets)
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
-    return _overlay(Config(), values or {}, where=str(path), prefix="")
+    return _overlay(kind(), values or {}, where=str(path), prefix="")
 
 
-def save(config: Config, path: Path) -> None:
+def save(config: Any, path: Path) -> None:
     """Write every value of ``config``; the file is itself a valid ``--config``."""
     write_at_once(path, yaml.safe_dump(plain(config), sort_keys=False))
 
 
-def plain(config: Config) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """Every value, as YAML and JSON hold it."""
     return _plain(dataclasses.asdict(config))
 
 
 def from_command_line(
-    command: type[C], base: Config, arguments: Sequence[str], description: str
+    command: type[C], base: Any, arguments: Sequence[str], description: str
 ) -> C:
-    """Parse a command whose options are its own and all of ``Config``'s.
+    """Parse a command whose options are its own and all of a configuration's.
 
     Args:
-        command: a dataclass derived from ``Config``.
+        command: a dataclass derived from the configuration's.
         base: the configuration that the options change.
         arguments: the command line without the program's name.
         description: for ``--help``.
     """
-    default = command(**{f.name: getattr(base, f.name) for f in _fields(Config)})
+    default = command(**{f.name: getattr(base, f.name) for f in _fields(type(base))})
     return tyro.cli(
         command, args=list(arguments), default=default, description=description
     )
@@ -80,9 +85,9 @@ def early_option(arguments: Sequence[str], flag: str) -> str | None:
     return parser.parse_known_args(arguments)[0].it
 
 
-def config_of(command: Config) -> Config:
-    """The configuration alone, of a command derived from ``Config``."""
-    return Config(**{f.name: getattr(command, f.name) for f in _fields(Config)})
+def config_of(command: Any, kind: type[B] = Config) -> B:
+    """The configuration alone, of a command derived from its dataclass."""
+    return kind(**{f.name: getattr(command, f.name) for f in _fields(kind)})
 
 
 def differences(first: Config, second: Config) -> list[str]:
@@ -108,13 +113,13 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def _find(path: str | Path) -> Path:
-    candidates = (Path(path), PRESETS / f"{path}.yaml")
+def _find(path: str | Path, presets: Path) -> Path:
+    candidates = (Path(path), presets / f"{path}.yaml")
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-    raise ConfigError(f"--config: no file {path}, and the presets are {presets}")
+    names = ", ".join(sorted(p.stem for p in presets.glob("*.yaml")))
+    raise ConfigError(f"--config: no file {path}, and the presets are {names}")
 
 
 def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:

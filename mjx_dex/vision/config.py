@@ -1,7 +1,9 @@
 """Every number of vision, once, with its unit and where in the paper it is from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from mjx_dex.config import HandConfig, ObjectConfig
 
 
 @dataclass(frozen=True)
@@ -116,3 +118,42 @@ class NetConfig:
     loss: Literal["mse", "sign_invariant", "rotation_6d", "keypoints"] = "mse"
     """Squared error of position and quaternion (section 5.2), or one without the jump
     between a quaternion and its negative."""
+
+
+@dataclass(frozen=True)
+class LearningConfig:
+    """Table 11."""
+
+    batches: int = 200_000
+    """How many in all. The paper's 400,000 halve the learning rate 20 times; the second
+    half of them hardly moves a weight."""
+    batch_size: int = 64
+    """Scenes, of three images each."""
+    learning_rate: float = 5e-4
+    half_life: int = 20_000
+    """Batches after which the learning rate is halved, again and again."""
+    weight_decay: float = 1e-3
+    """Added to the gradient, as L2 regularization was in 2018."""
+    pool: int = 0
+    """Scenes that are rendered once, before, and learned from again and again: for where
+    rendering takes longer than learning. 0 renders all anew, as the paper did."""
+    checkpoint_minutes: float = 10.0
+    """Between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Everything that a pose net comes from."""
+
+    seed: int = 0
+    renderer: Literal["auto", "gl", "warp", "filament"] = "auto"
+    """Of the training images. 'auto': warp on an NVIDIA GPU, elsewhere gl."""
+    workers: int = 0
+    """Processes that render; 0 takes one for each CPU core."""
+    hand: HandConfig = field(default_factory=HandConfig)
+    object: ObjectConfig = field(default_factory=ObjectConfig)
+    rig: RigConfig = field(default_factory=RigConfig)
+    states: StatesConfig = field(default_factory=StatesConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    learning: LearningConfig = field(default_factory=LearningConfig)
