@@ -135,8 +135,8 @@ class LearningConfig:
     weight_decay: float = 1e-3
     """Added to the gradient, as L2 regularization was in 2018."""
     pool: int = 0
-    """Scenes that are rendered once, before, and learned from again and again: for where
-    rendering takes longer than learning. 0 renders all anew, as the paper did."""
+    """Scenes that are rendered once, before, and learned from again and again, where
+    that is what takes time. 0 renders every batch anew, as the paper did."""
     checkpoint_minutes: float = 10.0
     """Between two checkpoints."""
 

@@ -72,6 +72,8 @@ class VisionScene:
     """[faces] ids, in the order of ``face_colors``."""
     face_colors: np.ndarray
     """[faces, 3] calibrated RGB."""
+    half_size: float
+    """Of the object [m]."""
     hand: Hand
     """The physics that is seen: joint ranges, and the frame of ``Sensors``."""
 
@@ -100,6 +102,7 @@ def build_scene(hand: HandConfig, obj: ObjectConfig, rig: RigConfig) -> VisionSc
             [model.material(f"face{i}").id for i in range(len(colors))]
         ),
         face_colors=np.array(colors),
+        half_size=obj.size / 2,
         hand=physics,
     )
 

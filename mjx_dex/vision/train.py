@@ -1,0 +1,279 @@
+"""``python -m mjx_dex.vision.train``: train a pose net, or go on with one."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from mjx_dex import settings
+from mjx_dex.checkpoints import CheckpointError, CheckpointFolder, check_shapes, shapes
+from mjx_dex.physics.native import available_cores
+from mjx_dex.train import StopOnInterrupt, set_up_process
+from mjx_dex.vision import dataset, pictures
+from mjx_dex.vision.config import VisionConfig
+from mjx_dex.vision.learner import PoseLearner, PoseTrainer
+from mjx_dex.vision.losses import Scales
+from mjx_dex.vision.rendering import RenderingError, make_renderer
+from mjx_dex.vision.scene import VisionScene, build_scene
+from mjx_dex.vision.stream import Batch, make_draw, stream
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+log = logging.getLogger("mjx_dex")
+
+RUNS = Path("runs/vision")
+PRESETS = settings.PRESETS / "vision"
+"""smoke, cpu, gpu and paper."""
+
+STATISTICS_SCENES = 4096
+"""Poses from which the scales of targets are taken."""
+
+LOOK_EVERY = 200
+"""Batches between two pictures of what the net says, in TensorBoard."""
+
+
+@dataclass(frozen=True)
+class TrainCommand(VisionConfig):
+    """Options of the command itself, beside the configuration's."""
+
+    config: str | None = None
+    """A YAML file or a preset (smoke, cpu, gpu, paper). By default cpu on a CPU, gpu on
+    an accelerator, and a resumed run's own."""
+    run_dir: Path | None = None
+    """Folder of the run; a new one under runs/vision/ by default."""
+    resume: bool = False
+    """Go on from the latest checkpoint of --run-dir."""
+    max_minutes: float | None = None
+    """Stop, with a checkpoint, after so many minutes."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    started = time.monotonic()
+    set_up_process()
+    try:
+        command = parse(sys.argv[1:] if arguments is None else arguments)
+        train(command, started)
+    except (ValueError, OSError, ImportError, CheckpointError, RenderingError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def parse(arguments: list[str]) -> TrainCommand:
+    """Parse the command line over the configuration that it starts from."""
+    base = settings.early_option(arguments, "--config")
+    run_dir = settings.early_option(arguments, "--run-dir")
+    if "--resume" in arguments:
+        if run_dir is None or not (Path(run_dir) / "config.yaml").exists():
+            raise ValueError(f"--resume: there is no run in --run-dir {run_dir}")
+        base = base or Path(run_dir) / "config.yaml"
+    if base is None:
+        base = "cpu" if jax.default_backend() == "cpu" else "gpu"
+        log.info("configuration: %s (JAX runs on %s)", base, jax.default_backend())
+    command = settings.from_command_line(
+        TrainCommand,
+        settings.load(base, VisionConfig, PRESETS),
+        arguments,
+        description=__doc__,
+    )
+    if not command.run_dir:
+        name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        command = dataclasses.replace(command, run_dir=RUNS / name)
+    elif not command.resume and (command.run_dir / "checkpoints").exists():
+        raise ValueError(
+            f"--run-dir: {command.run_dir} holds a run already; add --resume to go on "
+            "with it, or give another folder"
+        )
+    return command
+
+
+def train(command: TrainCommand, started: float) -> None:
+    """Train until all batches are learned from, ``max_minutes`` or Ctrl-C."""
+    config, run_dir = settings.config_of(command, VisionConfig), command.run_dir
+    scene = build_scene(config.hand, config.object, config.rig)
+    trainer = PoseTrainer(config)
+    learner = trainer.init(jax.random.key(config.seed), scales_of(scene, config))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    checkpoints = CheckpointFolder(run_dir / "checkpoints")
+    if command.resume:
+        learner = restore(checkpoints, learner)
+    else:
+        checkpoints.save(0, learner)
+        settings.save(config, run_dir / "config.yaml")
+    workers = config.workers or available_cores()
+    renderer = make_renderer(config.renderer, scene.model, config.rig.size, workers)
+    log.info("run: %s; images by %s", run_dir, renderer.description)
+    saved = time.monotonic()
+    with contextlib.closing(renderer), StopOnInterrupt() as interrupt:
+        batches = batches_of(scene, config, renderer, int(learner.batches))
+        with TrainLog(
+            run_dir, config.learning.batches, int(learner.batches)
+        ) as run_log:
+            for batch, waited in timed(batches):
+                number = int(learner.batches)
+                is_over = number >= config.learning.batches or interrupt.asked
+                if command.max_minutes is not None:
+                    is_over |= time.monotonic() - started > 60 * command.max_minutes
+                minutes = (time.monotonic() - saved) / 60
+                if is_over or minutes > config.learning.checkpoint_minutes:
+                    checkpoints.save(number, learner)
+                    saved = time.monotonic()
+                if is_over:
+                    break
+                if number % LOOK_EVERY == 0:
+                    run_log.look(number, trainer, learner, batch, scene)
+                key = jax.random.fold_in(jax.random.key(config.seed + 1), number)
+                begun = time.monotonic()
+                learner, metrics = trainer.step(
+                    learner, jnp.asarray(batch.images), batch.poses, key
+                )
+                metrics = {name: float(x) for name, x in metrics.items()}
+                if not np.isfinite(metrics["loss"]):
+                    raise ValueError(
+                        f"the loss became {metrics['loss']} in batch {number}; a lower "
+                        "--learning.learning-rate may help. --resume goes on from the "
+                        f"checkpoint of batch {checkpoints.latest()}"
+                    )
+                seconds = waited + time.monotonic() - begun
+                metrics |= {"seconds": seconds, "waiting": waited / seconds}
+                run_log.write(number + 1, metrics)
+    checkpoints.close()
+    plot_learning_curve(run_dir)
+    print(f"saved {run_dir} after {int(learner.batches):,} batches")
+    print(f"  go on:    python -m mjx_dex.vision.train --resume --run-dir {run_dir}")
+    print(f"  evaluate: python -m mjx_dex.vision.evaluate {run_dir}")
+
+
+def scales_of(scene: VisionScene, config: VisionConfig) -> Scales:
+    """Of the poses that training draws."""
+    draw = make_draw(scene, config.states, config.appearance, STATISTICS_SCENES)
+    poses = draw(jax.random.key(config.seed + 2)).poses
+    return Scales.of(poses, config.object.size / 2)
+
+
+def restore(checkpoints: CheckpointFolder, like: PoseLearner) -> PoseLearner:
+    """The latest checkpoint of a net of the same configuration."""
+    with checkpoints.reading() as (step, written):
+        check_shapes(written, shapes(like))
+        return checkpoints.restore(step, like)
+
+
+def batches_of(
+    scene: VisionScene, config: VisionConfig, renderer, first: int
+) -> Iterator[Batch]:
+    """Batches to learn from, from number ``first`` on."""
+    learning, size = config.learning, config.learning.batch_size
+    draw = make_draw(scene, config.states, config.appearance, size)
+    if not learning.pool:
+        yield from stream(draw, renderer, config.seed, first)
+    pool = dataset.render(draw, renderer, config.seed, learning.pool, size, "pool")
+    for number in itertools.count(first):
+        rng = np.random.default_rng([config.seed, number])
+        rows = np.sort(rng.choice(learning.pool, size, replace=False))
+        yield Batch(pool.images[rows], jax.tree.map(lambda x: x[rows], pool.poses))  # noqa: B023
+
+
+def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds that it was waited for."""
+    while True:
+        begun = time.monotonic()
+        batch = next(batches)
+        yield batch, time.monotonic() - begun
+
+
+class TrainLog:
+    """Metrics of one run: metrics.jsonl, TensorBoard, a progress bar."""
+
+    def __init__(self, folder: Path, batches: int, done: int):
+        path = folder / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        # Those after the checkpoint, before the run was cut off, come again.
+        kept = [line for line in lines if json.loads(line)["batch"] <= done]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+        self._bar = tqdm(
+            total=batches,
+            initial=done,
+            unit=" batches",
+            dynamic_ncols=True,
+            disable=None,
+        )
+        self._last_line = time.monotonic()
+        self._total = batches
+
+    def write(self, number: int, metrics: dict[str, float]) -> None:
+        """Log one batch."""
+        self._file.write(json.dumps({"batch": number} | metrics) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, number)
+        self._bar.update()
+        text = (
+            f"{metrics['rotation_degrees']:.1f} deg, {metrics['position_mm']:.1f} mm, "
+            f"{100 * metrics['waiting']:.0f}% waiting"
+        )
+        self._bar.set_postfix_str(text)
+        if self._bar.disable and time.monotonic() - self._last_line > 60:
+            self._last_line = time.monotonic()
+            print(f"{number:,} of {self._total:,} batches, {text}", flush=True)
+
+    def look(self, number, trainer, learner, batch: Batch, scene: VisionScene) -> None:
+        """Put some images into TensorBoard, with true and predicted pose on them."""
+        images = np.asarray(batch.images[:4])
+        found = trainer.predict(learner, jnp.asarray(images))
+        truth = jax.tree.map(lambda x: x[:4], batch.poses)
+        sheet = pictures.with_poses(images, found, truth, scene)
+        self._board.add_image("poses", sheet, number, dataformats="HWC")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+        self._board.close()
+        self._file.close()
+
+
+def plot_learning_curve(run_dir: Path) -> None:
+    """Errors on training batches over batches, smoothed."""
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    if not rows:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    window = max(1, len(rows) // 50)
+    for axis, name, label in zip(
+        axes,
+        ("rotation_degrees", "position_mm"),
+        ("rotation error [deg]", "position error [mm]"),
+        strict=True,
+    ):
+        values = np.array([row[name] for row in rows])
+        smooth = np.convolve(values, np.ones(window) / window, "valid")
+        axis.plot([row["batch"] for row in rows][window - 1 :], smooth)
+        axis.set(xlabel="batches", ylabel=f"{label}, training images")
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    figure.savefig(run_dir / "learning_curve.png", dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
