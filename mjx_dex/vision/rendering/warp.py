@@ -28,7 +28,7 @@ class WarpRenderer:
     def __init__(self, model: mujoco.MjModel, size: int):
         self._source, self._size = model, size
         self._model = mjx.put_model(model, impl="warp")
-        self._programs = {}
+        self._programs, self._newest = {}, None
         device = jax.devices()[0]
         self.description = f"MJX-Warp's ray tracer on {device.device_kind}"
 
@@ -38,7 +38,8 @@ class WarpRenderer:
         if worlds not in self._programs:
             self._programs[worlds] = self._compile(worlds)
         known = {name: fields[name] for name in fields if hasattr(self._model, name)}
-        return self._programs[worlds](jnp.asarray(qpos, jnp.float32), known)
+        self._newest = self._programs[worlds](jnp.asarray(qpos, jnp.float32), known)
+        return self._newest
 
     def submit(self, qpos: np.ndarray, fields: Fields) -> Future:
         """As ``Farm.submit``; JAX goes on before the images are there."""
@@ -85,5 +86,6 @@ class WarpRenderer:
         return jnp.round(255 * jnp.stack(views)).astype(jnp.uint8)
 
     def close(self) -> None:
-        """Forget the programs and what they draw into."""
+        """Forget the programs and what they draw into, once nothing is being drawn."""
+        jax.block_until_ready(self._newest)
         self._programs.clear()

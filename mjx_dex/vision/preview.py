@@ -1,0 +1,59 @@
+"""``python -m mjx_dex.vision.preview``: a contact sheet of random scenes."""
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from mjx_dex import settings
+from mjx_dex.files import with_folder
+from mjx_dex.vision import nets, pictures
+from mjx_dex.vision.config import VisionConfig
+from mjx_dex.vision.rendering import make_renderer
+from mjx_dex.vision.scene import build_scene
+from mjx_dex.vision.stream import make_draw
+from mjx_dex.vision.train import PRESETS
+
+
+@dataclass(frozen=True)
+class PreviewCommand(VisionConfig):
+    """Options of the command itself, beside the configuration's."""
+
+    config: str = "paper"
+    """A YAML file or a preset."""
+    scenes: int = 16
+    """How many."""
+    out: Path = Path("preview.png")
+    """The picture."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    return nets.command_line(_main, arguments)
+
+
+def _main(arguments: list[str]) -> None:
+    base = settings.early_option(arguments, "--config") or "paper"
+    command = settings.from_command_line(
+        PreviewCommand,
+        settings.load(base, VisionConfig, PRESETS),
+        arguments,
+        description=__doc__,
+    )
+    scene = build_scene(command.hand, command.object, command.rig)
+    draw = make_draw(scene, command.states, command.appearance, command.scenes)
+    scenes = draw(jax.random.key(command.seed))
+    renderer = make_renderer(command.renderer, scene.model, command.rig.size)
+    with contextlib.closing(renderer):
+        fields = {name: np.asarray(x) for name, x in scenes.fields.items()}
+        images = np.asarray(renderer.render(np.asarray(scenes.qpos), fields))
+    Image.fromarray(pictures.sheet(images)).save(with_folder(command.out))
+    print(f"saved {command.out}: {command.scenes} scenes by {renderer.description}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

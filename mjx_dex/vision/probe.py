@@ -1,0 +1,82 @@
+"""``python -m mjx_dex.vision.probe``: which renderers work here, or why they do not."""
+
+import contextlib
+import sys
+import time
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import tyro
+
+from mjx_dex.config import HandConfig, ObjectConfig
+from mjx_dex.vision import nets
+from mjx_dex.vision.config import AppearanceConfig, RigConfig, StatesConfig
+from mjx_dex.vision.rendering import RENDERERS, RenderingError, make_renderer
+from mjx_dex.vision.scene import build_scene
+from mjx_dex.vision.stream import make_draw
+
+
+@dataclass(frozen=True)
+class ProbeCommand:
+    """What is tried."""
+
+    size: int = 64
+    """Height and width of images [pixels]."""
+    scenes: int = 16
+    """Rendered after a first time, to tell the speed."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 1 if no renderer works."""
+    works = []
+    status = nets.command_line(
+        lambda arguments: works.extend(_main(arguments)), arguments
+    )
+    return status or int(not works)
+
+
+def _main(arguments: list[str]) -> list[str]:
+    command = tyro.cli(ProbeCommand, args=arguments, description=__doc__)
+    works = []
+    for name in RENDERERS:
+        try:
+            description, speed = probe(name, command.size, command.scenes)
+        except RenderingError as error:
+            print(f"{name:9} no    {error}")
+            continue
+        print(f"{name:9} yes   {description}; {speed:,.0f} images/s by one process")
+        works.append(name)
+    return works
+
+
+def probe(name: str, size: int, number: int, workers: int = 1) -> tuple[str, float]:
+    """What draws, and images per second.
+
+    Raises:
+        RenderingError: if it does not work here.
+    """
+    scene = build_scene(HandConfig(), ObjectConfig(), RigConfig(size=size))
+    draw = make_draw(scene, StatesConfig(), AppearanceConfig(), number)
+    scenes = draw(jax.random.key(0))
+    qpos = np.asarray(scenes.qpos)
+    fields = {key: np.asarray(value) for key, value in scenes.fields.items()}
+    with contextlib.closing(
+        make_renderer(name, scene.model, size, workers)
+    ) as renderer:
+
+        def render():
+            futures = [renderer.submit(qpos, fields) for _ in range(workers)]
+            return [np.asarray(future.result()) for future in futures]
+
+        render()
+        begun = time.perf_counter()
+        images = np.concatenate(render())
+        seconds = time.perf_counter() - begun
+        if images.std() == 0:
+            raise RenderingError(f"renderer {name} draws nothing")
+        return renderer.description, len(images) * images.shape[1] / seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
