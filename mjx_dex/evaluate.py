@@ -1,10 +1,12 @@
 """``python -m mjx_dex.evaluate RUN``: how many goals in a row a policy reaches."""
 
+import contextlib
 import itertools
 import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 import matplotlib
@@ -38,6 +40,12 @@ class EvaluateCommand(Config):
     """Play the policy as it was before training, for comparison."""
     most_likely: bool = False
     """Take the most likely action instead of drawing one."""
+    pose_from: Path | None = None
+    """Let the policy act on the pose that this net of ``mjx_dex.vision.train`` sees."""
+    pose_renderer: Literal["gl", "warp", "filament"] | None = None
+    """Of the images; by default the one that the net learned from."""
+    pose_latency: float = 0.0
+    """Age of what the net sees [s]."""
     json: Path | None = None
     """Write everything to this file, too."""
     plot: Path | None = None
@@ -123,11 +131,36 @@ def evaluate(config: Config, agent, command: EvaluateCommand) -> Trials:
         command: how many trials, and how to act.
     """
     play = Play(config, agent, command.trials, command.most_likely)
-    return count(
-        (step.metrics for _, _, step in play.steps(jax.random.key(config.seed))),
-        config,
-        command.trials,
+    with seeing(play, command):
+        return count(
+            (step.metrics for _, _, step in play.steps(jax.random.key(config.seed))),
+            config,
+            command.trials,
+        )
+
+
+@contextlib.contextmanager
+def seeing(play: Play, command: EvaluateCommand):
+    """While it lasts, the policy sees through ``pose_from``, if there is one."""
+    if command.pose_from is None:
+        yield
+        return
+    # Imported here: most evaluations do without renderers.
+    from mjx_dex.vision import nets
+    from mjx_dex.vision.eyes import Eyes
+
+    net = nets.load(command.pose_from)
+    if net.config.object != play.config.object:
+        raise ValueError(
+            f"--pose-from: {command.pose_from} was trained on {net.config.object}, and "
+            f"these worlds have {play.config.object}"
+        )
+    eyes = Eyes(
+        net, play.env, command.pose_renderer, command.pose_latency, command.seed
     )
+    play.look = eyes.look
+    with contextlib.closing(eyes):
+        yield
 
 
 def count(steps, config: Config, trials: int) -> Trials:
@@ -179,15 +212,31 @@ def protocol(command: EvaluateCommand) -> dict:
         "wrist": "locked" if task.locked_wrist else "free",
         "randomization": menu_name(command.randomization),
         "actions": "most likely" if command.most_likely else "drawn",
+        "pose": _pose_name(command),
     }
+
+
+def _pose_name(command: EvaluateCommand) -> str:
+    """Where the policy has the object's pose from."""
+    if command.pose_from is None:
+        return "true"
+    name = f"of {command.pose_from}"
+    if command.pose_renderer:
+        name += f" on {command.pose_renderer}"
+    if command.pose_latency:
+        name += f", {1000 * command.pose_latency:g} ms old"
+    return name
 
 
 def asked(command: EvaluateCommand) -> dict:
     """All that decides the figures."""
     own = ("trials", "untrained", "most_likely")
-    return settings.plain(settings.config_of(command)) | {
+    values = settings.plain(settings.config_of(command)) | {
         name: getattr(command, name) for name in own
     }
+    if command.pose_from:
+        values["pose"] = _pose_name(command)
+    return values
 
 
 def menu_name(menu: RandomizationConfig) -> str:

@@ -1,7 +1,7 @@
 """A policy at play in many worlds at once: what evaluation and studies look at."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,9 @@ class Play:
         most_likely: act by the mode of the policy, not by a sample.
     """
 
+    look: Callable[[Playing], Playing] = staticmethod(lambda playing: playing)
+    """What changes the worlds' observations before the policy sees them."""
+
     def __init__(
         self, config: Config, agent: Agent, num_worlds: int, most_likely: bool = False
     ):
@@ -68,10 +71,11 @@ class Play:
 
     def steps(self, key: jax.Array) -> Iterator[tuple[Playing, Playing, TimeStep]]:
         """Play on and on from a start: before each step, after it, what it brought."""
-        playing, number = self.start(key), 0
+        playing, number = self.look(self.start(key)), 0
         while True:
             number += 1
             after, time_step = self.step(playing, jax.random.fold_in(key, number))
+            after = self.look(after)
             yield playing, after, time_step
             playing = after
 

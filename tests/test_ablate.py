@@ -145,8 +145,11 @@ def test_ctrl_c_lets_a_command_end(tmp_path):
         "time.sleep(1)\n"
         "pathlib.Path('saved').touch()\n"
     )
+    # Where tests run in the background, Ctrl-C is ignored by all that they start.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    call = "from mjx_dex import ablate; ablate._call('slow')"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from mjx_dex import ablate; ablate._call('slow')"],
+        [sys.executable, "-c", f"{listen}; {call}"],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

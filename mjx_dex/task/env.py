@@ -71,6 +71,11 @@ class HandEnv:
         return self._task.goal.angles[1]
 
     @property
+    def control_period(self) -> float:
+        """Time between two control steps [s]."""
+        return self._config.physics.control_period
+
+    @property
     def start_steps(self) -> int:
         """Random actions before an episode begins."""
         return self._task.start_steps
@@ -334,6 +339,24 @@ class HandEnv:
         noisy, memory = apply("object_tracking_loss", key, noisy, draw, memory)
         state = state.replace(memory=remember(noisy, memory))
         return state, self._networks_see(noisy, true, state.goal)
+
+    def observe_with_pose(
+        self, state: EnvState, position: jax.Array, orientation: jax.Array
+    ) -> Observation:
+        """What the networks see in a state that was observed, with another pose.
+
+        Args:
+            state: as ``observe`` returned it.
+            position: [3] of the object, as ``Sensors`` has it [m].
+            orientation: [4] of the object.
+        """
+        true = self.sense(self.scene(state))
+        read = true.replace(
+            fingertips=state.memory.fingertip_reading,
+            object_position=position,
+            object_orientation=orientation,
+        )
+        return self._networks_see(read, true, state.goal)
 
     def scene(self, state: EnvState) -> Scene:
         """Where everything truly is in a state."""

@@ -104,7 +104,7 @@ class PoseTrainer:
             "loss": loss,
             "rotation_degrees": rotation.mean(),
             "position_mm": position.mean(),
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
         }
         learner = learner.replace(
             parameters=optax.apply_updates(learner.parameters, updates),

@@ -15,7 +15,6 @@ from mjx_dex.train import set_up_process
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.learner import PoseLearner, PoseTrainer
 from mjx_dex.vision.losses import Pose, Scales
-from mjx_dex.vision.rendering import RenderingError
 from mjx_dex.vision.train import restore
 
 
@@ -82,7 +81,7 @@ def command_line(
     set_up_process()
     try:
         command(sys.argv[1:] if arguments is None else arguments)
-    except (ValueError, OSError, ImportError, CheckpointError, RenderingError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

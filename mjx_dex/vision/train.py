@@ -27,7 +27,7 @@ from mjx_dex.vision import dataset, pictures
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.learner import PoseLearner, PoseTrainer
 from mjx_dex.vision.losses import Scales
-from mjx_dex.vision.rendering import RenderingError, make_renderer
+from mjx_dex.vision.rendering import make_renderer
 from mjx_dex.vision.scene import VisionScene, build_scene
 from mjx_dex.vision.stream import Batch, make_draw, stream
 
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         train(command, started)
-    except (ValueError, OSError, ImportError, CheckpointError, RenderingError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
@@ -107,57 +107,86 @@ def train(command: TrainCommand, started: float) -> None:
     """Train until all batches are learned from, ``max_minutes`` or Ctrl-C."""
     config, run_dir = settings.config_of(command, VisionConfig), command.run_dir
     scene = build_scene(config.hand, config.object, config.rig)
-    trainer = PoseTrainer(config)
-    learner = trainer.init(jax.random.key(config.seed), scales_of(scene, config))
-    run_dir.mkdir(parents=True, exist_ok=True)
-    checkpoints = CheckpointFolder(run_dir / "checkpoints")
-    if command.resume:
-        learner = restore(checkpoints, learner)
-    else:
-        checkpoints.save(0, learner)
-        settings.save(config, run_dir / "config.yaml")
     workers = config.workers or available_cores()
     renderer = make_renderer(config.renderer, scene.model, config.rig.size, workers)
     log.info("run: %s; images by %s", run_dir, renderer.description)
-    saved = time.monotonic()
-    with contextlib.closing(renderer), StopOnInterrupt() as interrupt:
+    config = dataclasses.replace(config, renderer=renderer.name)
+    with contextlib.closing(renderer):
+        checkpoints = CheckpointFolder(run_dir / "checkpoints")
+        trainer, learner = begin(config, scene, checkpoints, command)
+        minutes = np.inf if command.max_minutes is None else command.max_minutes
+        deadline = started + 60 * minutes
         batches = batches_of(scene, config, renderer, int(learner.batches))
-        with TrainLog(
-            run_dir, config.learning.batches, int(learner.batches)
-        ) as run_log:
-            for batch, waited in timed(batches):
-                number = int(learner.batches)
-                is_over = number >= config.learning.batches or interrupt.asked
-                if command.max_minutes is not None:
-                    is_over |= time.monotonic() - started > 60 * command.max_minutes
-                minutes = (time.monotonic() - saved) / 60
-                if is_over or minutes > config.learning.checkpoint_minutes:
-                    checkpoints.save(number, learner)
-                    saved = time.monotonic()
-                if is_over:
-                    break
-                if number % LOOK_EVERY == 0:
-                    run_log.look(number, trainer, learner, batch, scene)
-                key = jax.random.fold_in(jax.random.key(config.seed + 1), number)
-                begun = time.monotonic()
-                learner, metrics = trainer.step(
-                    learner, jnp.asarray(batch.images), batch.poses, key
-                )
-                metrics = {name: float(x) for name, x in metrics.items()}
-                if not np.isfinite(metrics["loss"]):
-                    raise ValueError(
-                        f"the loss became {metrics['loss']} in batch {number}; a lower "
-                        "--learning.learning-rate may help. --resume goes on from the "
-                        f"checkpoint of batch {checkpoints.latest()}"
-                    )
-                seconds = waited + time.monotonic() - begun
-                metrics |= {"seconds": seconds, "waiting": waited / seconds}
-                run_log.write(number + 1, metrics)
-    checkpoints.close()
+        with TrainLog(run_dir, config, scene, int(learner.batches)) as run_log:
+            done = learn(
+                config, trainer, learner, batches, checkpoints, run_log, deadline
+            )
+        checkpoints.close()
     plot_learning_curve(run_dir)
-    print(f"saved {run_dir} after {int(learner.batches):,} batches")
+    print(f"saved {run_dir} after {done:,} batches")
     print(f"  go on:    python -m mjx_dex.vision.train --resume --run-dir {run_dir}")
     print(f"  evaluate: python -m mjx_dex.vision.evaluate {run_dir}")
+
+
+def begin(
+    config: VisionConfig,
+    scene: VisionScene,
+    checkpoints: CheckpointFolder,
+    command: TrainCommand,
+) -> tuple[PoseTrainer, PoseLearner]:
+    """A new learner, saved, or the latest one."""
+    trainer = PoseTrainer(config)
+    learner = trainer.init(jax.random.key(config.seed), scales_of(scene, config))
+    if command.resume:
+        return trainer, restore(checkpoints, learner)
+    checkpoints.save(0, learner)
+    # A run that has a configuration has a checkpoint, too, and can be resumed.
+    settings.save(config, command.run_dir / "config.yaml")
+    return trainer, learner
+
+
+def learn(
+    config: VisionConfig,
+    trainer: PoseTrainer,
+    learner: PoseLearner,
+    batches: Iterator[Batch],
+    checkpoints: CheckpointFolder,
+    run_log: "TrainLog",
+    deadline: float,
+) -> int:
+    """Learn from batch after batch; returns how many there were in all."""
+    number, saved = int(learner.batches), time.monotonic()
+    seconds_between = 60 * config.learning.checkpoint_minutes
+    with StopOnInterrupt() as interrupt:
+        while True:
+            is_over = number >= config.learning.batches or time.monotonic() > deadline
+            is_over |= interrupt.asked
+            if is_over or time.monotonic() - saved > seconds_between:
+                checkpoints.save(number, learner)
+                saved = time.monotonic()
+            if is_over:
+                return number
+            begun = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - begun
+            if number % LOOK_EVERY == 0:
+                run_log.look(number, trainer, learner, batch)
+            begun = time.monotonic()
+            key = jax.random.fold_in(jax.random.key(config.seed + 1), number)
+            learner, metrics = trainer.step(
+                learner, jnp.asarray(batch.images), batch.poses, key
+            )
+            metrics = {name: float(x) for name, x in metrics.items()}
+            number += 1
+            if not np.isfinite(metrics["loss"]):
+                raise ValueError(
+                    f"the loss became {metrics['loss']} in batch {number}; a lower "
+                    "--learning.learning-rate may help. --resume goes on from the "
+                    f"checkpoint of batch {checkpoints.latest()}"
+                )
+            seconds = waited + time.monotonic() - begun
+            metrics |= {"seconds": seconds, "waiting": waited / seconds}
+            run_log.write(number, metrics)
 
 
 def scales_of(scene: VisionScene, config: VisionConfig) -> Scales:
@@ -189,18 +218,12 @@ def batches_of(
         yield Batch(pool.images[rows], jax.tree.map(lambda x: x[rows], pool.poses))  # noqa: B023
 
 
-def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
-    """Each batch with the seconds that it was waited for."""
-    while True:
-        begun = time.monotonic()
-        batch = next(batches)
-        yield batch, time.monotonic() - begun
-
-
 class TrainLog:
     """Metrics of one run: metrics.jsonl, TensorBoard, a progress bar."""
 
-    def __init__(self, folder: Path, batches: int, done: int):
+    def __init__(
+        self, folder: Path, config: VisionConfig, scene: VisionScene, done: int
+    ):
         path = folder / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         # Those after the checkpoint, before the run was cut off, come again.
@@ -209,14 +232,14 @@ class TrainLog:
         self._file = path.open("a")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
         self._bar = tqdm(
-            total=batches,
+            total=config.learning.batches,
             initial=done,
             unit=" batches",
             dynamic_ncols=True,
             disable=None,
         )
         self._last_line = time.monotonic()
-        self._total = batches
+        self._total, self._scene = config.learning.batches, scene
 
     def write(self, number: int, metrics: dict[str, float]) -> None:
         """Log one batch."""
@@ -234,12 +257,14 @@ class TrainLog:
             self._last_line = time.monotonic()
             print(f"{number:,} of {self._total:,} batches, {text}", flush=True)
 
-    def look(self, number, trainer, learner, batch: Batch, scene: VisionScene) -> None:
+    def look(
+        self, number: int, trainer: PoseTrainer, learner: PoseLearner, batch: Batch
+    ) -> None:
         """Put some images into TensorBoard, with true and predicted pose on them."""
         images = np.asarray(batch.images[:4])
         found = trainer.predict(learner, jnp.asarray(images))
         truth = jax.tree.map(lambda x: x[:4], batch.poses)
-        sheet = pictures.with_poses(images, found, truth, scene)
+        sheet = pictures.with_poses(images, found, truth, self._scene)
         self._board.add_image("poses", sheet, number, dataformats="HWC")
 
     def __enter__(self):

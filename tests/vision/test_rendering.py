@@ -116,6 +116,12 @@ def test_batches_are_the_same_for_any_number_of_workers(gl, scene, sample_looks,
         np.testing.assert_array_equal(first, second)
 
 
+def test_workers_end_with_their_farm(scene):
+    with make_renderer("gl", scene.model, SIZE) as farm:
+        (process,) = farm.processes
+    assert process.poll() is not None
+
+
 def test_a_killed_worker_is_replaced(gl, sample_looks, poses):
     job = poses(2), sample_looks(2)[1]
     before = gl.render(*job)
@@ -178,7 +184,7 @@ def test_wrong_fields_are_one_line(scene):
     with (
         make_renderer("gl", scene.model, SIZE) as farm,
         pytest.raises(
-            RenderingError, match=r"renderer gl: .*no attribute 'cam_colour'"
+            RenderingError, match=r"renderer gl said .*no attribute 'cam_colour'"
         ),
     ):
         farm.render(np.zeros((1, 31)), {"cam_colour": np.zeros(1)})

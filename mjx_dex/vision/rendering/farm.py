@@ -28,8 +28,8 @@ SECONDS = 120.0
 """A worker that is silent for so long is taken for dead."""
 
 
-class RenderingError(RuntimeError):
-    """Nothing was drawn; the message says by what and why."""
+class RenderingError(OSError):
+    """This machine draws nothing; the message says by what and why."""
 
 
 class Farm:
@@ -60,6 +60,7 @@ class Farm:
         self._start = lambda: _Worker(name, model, size, backend, seconds)
         self._local, self._lock = threading.local(), threading.Lock()
         self._workers: set[_Worker] = set()
+        self._closed = False
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
         # One is started now, so that what is wrong is said before any work begins.
         self._spare = [self._started()]
@@ -74,8 +75,13 @@ class Farm:
         return self.submit(qpos, fields).result()
 
     def close(self) -> None:
-        """End all workers; jobs that have not begun are forgotten."""
+        """End all workers; jobs that are not done are forgotten."""
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in list(self._workers):
+            worker.process.kill()
+        self._pool.shutdown(wait=True)
         for worker in list(self._workers):
             worker.end()
 
@@ -90,9 +96,18 @@ class Farm:
         """Of the workers that live."""
         return [worker.process for worker in self._workers]
 
+    def _new_worker(self) -> "_Worker":
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self._started()
+
     def _started(self) -> "_Worker":
         worker = self._start()
-        self._workers.add(worker)
+        with self._lock:
+            self._workers.add(worker)
+            if self._closed:
+                worker.process.kill()
         return worker
 
     def _draw(self, qpos: np.ndarray, fields: Fields) -> np.ndarray:
@@ -100,8 +115,7 @@ class Farm:
         for tries in range(TRIES):
             worker = getattr(self._local, "worker", None)
             if worker is None:
-                with self._lock:
-                    worker = self._spare.pop() if self._spare else self._started()
+                worker = self._new_worker()
                 self._local.worker = worker
             try:
                 return worker.ask((qpos, fields))
@@ -109,10 +123,10 @@ class Farm:
                 self._local.worker = None
                 self._workers.discard(worker)
                 worker.end()
-                if tries == TRIES - 1:
+                if self._closed or tries == TRIES - 1:
                     raise RenderingError(
-                        f"renderer {self.name}: {TRIES} workers were lost in one job; "
-                        f"the last one {died}"
+                        f"renderer {self.name}: {tries + 1} workers were lost in one "
+                        f"job; the last one {died}"
                     ) from died
         raise AssertionError("unreachable")
 
@@ -148,11 +162,11 @@ class _Worker:
         )
         try:
             self.description = self.ask(model)
-        except _WorkerError as died:
+        except (_WorkerError, RenderingError) as error:
             self.end()
             raise RenderingError(
-                f"renderer {name} does not work here: it {died}"
-            ) from died
+                f"renderer {name} does not work here: it {error}"
+            ) from error
 
     def ask(self, question):
         """Send and wait for the answer.
@@ -172,7 +186,7 @@ class _Worker:
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise _WorkerError(self._how_it_ended()) from error
         if kind == "error":
-            raise RenderingError(f"renderer {self._name}: {content}")
+            raise RenderingError(f"renderer {self._name} said {content}")
         return content
 
     def end(self) -> None:
