@@ -13,6 +13,7 @@ from test_train import TINY as TINY_POLICY
 import mjx_dex.train
 from mjx_dex import evaluate as evaluate_policy
 from mjx_dex.vision import (
+    bench,
     collect,
     dataset,
     evaluate,
@@ -194,6 +195,18 @@ def test_the_probe_says_why_nothing_works(monkeypatch, capsys):
     monkeypatch.setenv("VK_DRIVER_FILES", "/nowhere.json")
     assert probe.main([]) == 1
     assert verdicts(capsys) == dict.fromkeys(("gl", "warp", "filament"), "no")
+
+
+def test_the_bench_measures_rendering_and_waiting(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    arguments = ["--sizes", "16", "24", "--scenes", "2", "--steps", "2"]
+    arguments += ["--renderers", "gl", "--json", str(path), *SMOKE]
+    assert bench.main(arguments) == 0
+    small, large, training = json.loads(path.read_text())
+    assert (small["size"], large["size"]) == (16, 24)
+    assert min(row["images_per_second"] for row in (small, large)) > 0
+    assert 0 <= training["waiting"] < 1 and training["seconds"] > 0
+    assert f"{training['waiting']:.0%} of it waiting" in capsys.readouterr().out
 
 
 def test_no_renderer_is_one_line(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,122 @@
+"""``python -m mjx_dex.vision.bench``: images per second, and how training waits."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from mjx_dex import settings
+from mjx_dex.files import write_at_once
+from mjx_dex.physics.native import available_cores
+from mjx_dex.vision import nets
+from mjx_dex.vision.config import VisionConfig
+from mjx_dex.vision.learner import PoseTrainer
+from mjx_dex.vision.probe import probe
+from mjx_dex.vision.rendering import RENDERERS, RenderingError, make_renderer
+from mjx_dex.vision.scene import build_scene
+from mjx_dex.vision.train import PRESETS, batches_of, scales_of
+
+WARM_UP = 3
+"""Batches that are not counted: the first are compiled for and rendered ahead."""
+
+
+@dataclass(frozen=True)
+class BenchCommand(VisionConfig):
+    """Options of the command itself, beside the configuration's."""
+
+    config: str = "cpu"
+    """A YAML file or a preset, whose training steps are timed."""
+    renderers: tuple[str, ...] = RENDERERS
+    """To compare."""
+    sizes: tuple[int, ...] = (64, 100, 200)
+    """Of images [pixels]."""
+    scenes: int = 16
+    """Rendered in each measurement, by each process."""
+    steps: int = 10
+    """Training steps of each measurement; every batch is rendered anew."""
+    json: Path = Path("vision_bench.json")
+    """The figures are saved to this file."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    return nets.command_line(_main, arguments)
+
+
+def _main(arguments: list[str]) -> None:
+    base = settings.early_option(arguments, "--config") or "cpu"
+    command = settings.from_command_line(
+        BenchCommand,
+        settings.load(base, VisionConfig, PRESETS),
+        arguments,
+        description=__doc__,
+    )
+    device, workers = jax.devices()[0], command.workers or available_cores()
+    print(
+        f"JAX {jax.__version__} on {device.platform} ({device.device_kind}), Python "
+        f"{platform.python_version()}; {workers} processes render, warp in one"
+    )
+    print(f"{'renderer':9} {'pixels':>6} {'images/s':>9}")
+    rows = []
+    for name, size in itertools.product(command.renderers, command.sizes):
+        processes = 1 if name == "warp" else workers
+        try:
+            _, speed = probe(name, size, command.scenes, processes)
+        except RenderingError as error:
+            print(f"{name:9} {size:6} not measured: {error}")
+            continue
+        print(f"{name:9} {size:6} {speed:9,.0f}", flush=True)
+        rows.append({"renderer": name, "size": size, "images_per_second": speed})
+    config = settings.config_of(command, VisionConfig)
+    print(f"training, {base}: {config.learning.batch_size} scenes a step")
+    for name in command.renderers:
+        with contextlib.suppress(RenderingError):
+            row = time_training(
+                dataclasses.replace(config, renderer=name), command.steps
+            )
+            print(
+                f"{name:9} {row['seconds']:.2f} s a step, {row['waiting']:.0%} of it "
+                "waiting for images",
+                flush=True,
+            )
+            rows.append({"renderer": name} | row)
+    write_at_once(command.json, json.dumps(rows))
+    print(f"saved {command.json}")
+
+
+def time_training(config: VisionConfig, steps: int) -> dict[str, float]:
+    """Seconds of a step, and the share of it in which images are waited for."""
+    learning = dataclasses.replace(config.learning, pool=0)
+    config = dataclasses.replace(config, learning=learning)
+    scene = build_scene(config.hand, config.object, config.rig)
+    trainer = PoseTrainer(config)
+    key = jax.random.key(config.seed)
+    learner = trainer.init(key, scales_of(scene, config))
+    workers = config.workers or available_cores()
+    renderer = make_renderer(config.renderer, scene.model, config.rig.size, workers)
+    waited, begun = 0.0, 0.0
+    with contextlib.closing(renderer):
+        batches = batches_of(scene, config, renderer, first=0)
+        for number in range(WARM_UP + steps):
+            if number == WARM_UP:
+                waited, begun = 0.0, time.perf_counter()
+            asked = time.perf_counter()
+            batch = next(batches)
+            images = jax.block_until_ready(jnp.asarray(batch.images))
+            waited += time.perf_counter() - asked
+            learner, metrics = trainer.step(learner, images, batch.poses, key)
+            jax.block_until_ready(metrics)
+        total = time.perf_counter() - begun
+    return {"seconds": total / steps, "waiting": waited / total}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
