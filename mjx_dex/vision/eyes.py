@@ -114,7 +114,8 @@ class Eyes:
 
 def between(first: np.ndarray, second: np.ndarray, part: float) -> np.ndarray:
     """States [n, 31] between two others: at 0 the first, at 1 the second."""
-    sign = np.sign((first[:, QUATERNION] * second[:, QUATERNION]).sum(1, keepdims=True))
+    alike = (first[:, QUATERNION] * second[:, QUATERNION]).sum(1, keepdims=True)
+    sign = np.where(alike < 0, -1.0, 1.0)
     mixed = (1 - part) * first + part * second
     turned = (1 - part) * first[:, QUATERNION] + part * sign * second[:, QUATERNION]
     mixed[:, QUATERNION] = turned / np.linalg.norm(turned, axis=1, keepdims=True)
