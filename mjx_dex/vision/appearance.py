@@ -189,6 +189,7 @@ def model_fields(look: Appearance, scene: VisionScene) -> dict[str, jax.Array]:
     rgba = rgba.at[scene.face_materials, :3].set(colors)
     metallic = _materials(scene, look.robot_metallic, look.object_metallic)
     gloss = _materials(scene, look.robot_glossiness, look.object_glossiness)
+    specular = jnp.clip(0.1 + metallic + 0.5 * gloss, 0.0, 1.0)
     light = intensities(look)
     color = jnp.broadcast_to(CLASSIC_GAIN * light[:, None], (MAX_LIGHTS, 3))
     away = look.light_position
@@ -199,7 +200,7 @@ def model_fields(look: Appearance, scene: VisionScene) -> dict[str, jax.Array]:
         ),
         "cam_fovy": jnp.asarray(model.cam_fovy, jnp.float32) + look.field_of_view,
         "mat_rgba": rgba,
-        "mat_specular": jnp.clip(0.1 + metallic + 0.5 * gloss, 0.0, 1.0),
+        "mat_specular": specular.at[model.material("table").id].set(0.0),
         "mat_shininess": gloss,
         "mat_metallic": metallic,
         "mat_roughness": 1.0 - 0.9 * gloss,

@@ -93,7 +93,7 @@ def build_scene(hand: HandConfig, obj: ObjectConfig, rig: RigConfig) -> VisionSc
     colors = _paint_object(spec, obj)
     _add_cameras(spec, rig)
     _add_lights(spec)
-    _make_background_white(spec)
+    _add_white_table(spec)
     model = spec.compile()
     return VisionScene(
         model=model,
@@ -230,7 +230,23 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
         )
 
 
-def _make_background_white(spec: mujoco.MjSpec) -> None:
+def _add_white_table(spec: mujoco.MjSpec) -> None:
+    """The white background that the paper advises, and white where nothing is.
+
+    It is lit as everything is: once an image's brightness is normalized, a scene in dim
+    light looks like one in bright light.
+    """
+    spec.add_material(name="table", rgba=(1, 1, 1, 1))
+    spec.worldbody.add_geom(
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        # The last is the spacing of the grid at whose corners MuJoCo computes light.
+        size=(2, 2, 0.05),
+        pos=(1, 1, 0),
+        material="table",
+        contype=0,
+        conaffinity=0,
+    )
     for texture in spec.textures:
         if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
             texture.builtin = mujoco.mjtBuiltin.mjBUILTIN_FLAT
