@@ -56,13 +56,13 @@ def test_hand_and_block_are_seen_before_a_white_table(renderer, sample_looks, po
     looks = sample_looks(4, AppearanceConfig(off=ROWS))[1]
     images = np.asarray(renderer.render(poses(4), looks), int)
     assert images.shape == (4, 3, SIZE, SIZE, 3)
-    # White and evenly lit: the upper edge has no colour, and hardly a slope.
+    # The upper edge has no colour, and brightness that changes slowly.
     edge = images[:, :, :3]
     assert (edge.max(-1) - edge.min(-1)).max() <= 4
-    assert edge.min() > 60 and np.abs(np.diff(edge, axis=3)).max() < 10
-    # What is before it is darker, and much of the image.
-    darker = (images.max(-1) < 0.8 * edge.mean()).mean((2, 3))
-    assert darker.min() > 0.05 and darker.max() < 0.6
+    assert edge.min() > 20 and edge.mean() > 60
+    assert np.abs(np.diff(edge, axis=3)).max() < 12
+    # Faces of the block have.
+    assert ((images.max(-1) - images.min(-1)) > 15).mean((2, 3)).min() > 0.01
 
 
 def test_the_block_is_drawn_where_it_is(renderer, scene, sample_looks, poses):
