@@ -226,6 +226,9 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
             type=mujoco.mjtLightType.mjLIGHT_SPOT,
             pos=GAZE + 1.2 * away,
             dir=-away,
+            # Wide and even, or the table would be dark behind the hand.
+            cutoff=80.0,
+            exponent=0.0,
             castshadow=False,
         )
 
