@@ -13,16 +13,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from mjx_dex import settings
+from mjx_dex import runs, settings
 from mjx_dex.files import write_at_once
 from mjx_dex.physics.native import available_cores
-from mjx_dex.vision import nets
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.learner import PoseTrainer
 from mjx_dex.vision.probe import probe
 from mjx_dex.vision.rendering import RENDERERS, RenderingError, make_renderer
 from mjx_dex.vision.scene import build_scene
-from mjx_dex.vision.train import PRESETS, batches_of, scales_of
+from mjx_dex.vision.train import batches_of, over_preset, scales_of
 
 WARM_UP = 3
 """Batches that are not counted: the first are compiled for and rendered ahead."""
@@ -48,17 +47,11 @@ class BenchCommand(VisionConfig):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    return nets.command_line(_main, arguments)
+    return runs.command_line(_main, arguments)
 
 
 def _main(arguments: list[str]) -> None:
-    base = settings.early_option(arguments, "--config") or "cpu"
-    command = settings.from_command_line(
-        BenchCommand,
-        settings.load(base, VisionConfig, PRESETS),
-        arguments,
-        description=__doc__,
-    )
+    command = over_preset(BenchCommand, arguments, "cpu", __doc__)
     device, workers = jax.devices()[0], command.workers or available_cores()
     print(
         f"JAX {jax.__version__} on {device.platform} ({device.device_kind}), Python "
@@ -76,7 +69,7 @@ def _main(arguments: list[str]) -> None:
         print(f"{name:9} {size:6} {speed:9,.0f}", flush=True)
         rows.append({"renderer": name, "size": size, "images_per_second": speed})
     config = settings.config_of(command, VisionConfig)
-    print(f"training, {base}: {config.learning.batch_size} scenes a step")
+    print(f"training, {command.config}: {config.learning.batch_size} scenes a step")
     for name in command.renderers:
         with contextlib.suppress(RenderingError):
             row = time_training(

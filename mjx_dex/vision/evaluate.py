@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import tyro
 
-from mjx_dex import rotations
+from mjx_dex import rotations, runs
 from mjx_dex.files import write_at_once
 from mjx_dex.vision import dataset, nets, testset
 from mjx_dex.vision.learner import errors
@@ -60,7 +60,7 @@ class Result:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    return nets.command_line(_main, arguments)
+    return runs.command_line(_main, arguments)
 
 
 def _main(arguments: list[str]) -> None:

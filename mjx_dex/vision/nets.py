@@ -1,7 +1,5 @@
 """A pose net as a run left it, for other commands."""
 
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_dex import settings
-from mjx_dex.checkpoints import CheckpointError, CheckpointFolder
-from mjx_dex.train import set_up_process
+from mjx_dex.checkpoints import CheckpointFolder
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.learner import PoseLearner, PoseTrainer
 from mjx_dex.vision.losses import Pose, Scales
@@ -64,24 +61,3 @@ def load(run: Path) -> Net:
     learner = restore(checkpoints, like)
     checkpoints.close()
     return Net(config, trainer, learner)
-
-
-def command_line(
-    command: Callable[[list[str]], None], arguments: list[str] | None
-) -> int:
-    """Run a command of vision; what a user can mend is told in one line.
-
-    Args:
-        command: does it, given the command line without the program's name.
-        arguments: the process's own if None.
-
-    Returns:
-        The exit status.
-    """
-    set_up_process()
-    try:
-        command(sys.argv[1:] if arguments is None else arguments)
-    except (ValueError, OSError, ImportError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0

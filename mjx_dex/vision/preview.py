@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from PIL import Image
 
-from mjx_dex import settings
+from mjx_dex import runs
 from mjx_dex.files import with_folder
-from mjx_dex.vision import nets, pictures
+from mjx_dex.vision import pictures
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.rendering import make_renderer
 from mjx_dex.vision.scene import build_scene
 from mjx_dex.vision.stream import make_draw
-from mjx_dex.vision.train import PRESETS
+from mjx_dex.vision.train import over_preset
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,11 @@ class PreviewCommand(VisionConfig):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    return nets.command_line(_main, arguments)
+    return runs.command_line(_main, arguments)
 
 
 def _main(arguments: list[str]) -> None:
-    base = settings.early_option(arguments, "--config") or "paper"
-    command = settings.from_command_line(
-        PreviewCommand,
-        settings.load(base, VisionConfig, PRESETS),
-        arguments,
-        description=__doc__,
-    )
+    command = over_preset(PreviewCommand, arguments, "paper", __doc__)
     scene = build_scene(command.hand, command.object, command.rig)
     draw = make_draw(scene, command.states, command.appearance, command.scenes)
     scenes = draw(jax.random.key(command.seed))

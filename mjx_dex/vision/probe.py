@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import tyro
 
+from mjx_dex import runs
 from mjx_dex.config import HandConfig, ObjectConfig
-from mjx_dex.vision import nets
 from mjx_dex.vision.config import AppearanceConfig, RigConfig, StatesConfig
 from mjx_dex.vision.rendering import RENDERERS, RenderingError, make_renderer
 from mjx_dex.vision.scene import build_scene
@@ -30,7 +30,7 @@ class ProbeCommand:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 1 if no renderer works."""
     works = []
-    status = nets.command_line(
+    status = runs.command_line(
         lambda arguments: works.extend(_main(arguments)), arguments
     )
     return status or int(not works)

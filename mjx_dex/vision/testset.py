@@ -8,14 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mjx_dex import settings
+from mjx_dex import runs, settings
 from mjx_dex.physics.native import available_cores
-from mjx_dex.vision import dataset, nets
+from mjx_dex.vision import dataset
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.rendering import make_renderer
 from mjx_dex.vision.scene import build_scene
 from mjx_dex.vision.stream import make_draw
-from mjx_dex.vision.train import PRESETS
+from mjx_dex.vision.train import over_preset
 
 FOLDER = Path("runs/vision/testsets")
 
@@ -44,17 +44,11 @@ class TestsetCommand(VisionConfig):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    return nets.command_line(_main, arguments)
+    return runs.command_line(_main, arguments)
 
 
 def _main(arguments: list[str]) -> None:
-    base = settings.early_option(arguments, "--config") or "cpu"
-    command = settings.from_command_line(
-        TestsetCommand,
-        settings.load(base, VisionConfig, PRESETS),
-        arguments,
-        description=__doc__,
-    )
+    command = over_preset(TestsetCommand, arguments, "cpu", __doc__)
     config = settings.config_of(command, VisionConfig)
     folder = command.out or folder_of(config, command.scenes)
     make(config, command.scenes, folder)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 log = logging.getLogger("mjx_dex")
+
+C = TypeVar("C", bound=VisionConfig)
 
 RUNS = Path("runs/vision")
 PRESETS = settings.PRESETS / "vision"
@@ -101,6 +104,15 @@ def parse(arguments: list[str]) -> TrainCommand:
             "with it, or give another folder"
         )
     return command
+
+
+def over_preset(
+    command: type[C], arguments: list[str], preset: str, description: str
+) -> C:
+    """Parse a command line over ``--config``, or else a preset."""
+    base = settings.early_option(arguments, "--config") or preset
+    config = settings.load(base, VisionConfig, PRESETS)
+    return settings.from_command_line(command, config, arguments, description)
 
 
 def train(command: TrainCommand, started: float) -> None:
