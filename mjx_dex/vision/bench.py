@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from mjx_dex import runs, settings
 from mjx_dex.files import write_at_once
 from mjx_dex.physics.native import available_cores
 from mjx_dex.vision.config import VisionConfig
-from mjx_dex.vision.learner import PoseTrainer
+from mjx_dex.vision.learner import PoseLearner, PoseTrainer
 from mjx_dex.vision.probe import probe
 from mjx_dex.vision.rendering import RENDERERS, RenderingError, make_renderer
 from mjx_dex.vision.scene import build_scene
-from mjx_dex.vision.train import batches_of, over_preset, scales_of
+from mjx_dex.vision.train import batches_of, over_preset, scales_of, steps
 
 WARM_UP = 3
 """Batches that are not counted: the first are compiled for and rendered ahead."""
@@ -76,8 +75,9 @@ def _main(arguments: list[str]) -> None:
                 dataclasses.replace(config, renderer=name), command.steps
             )
             print(
-                f"{name:9} {row['seconds']:.2f} s a step, {row['waiting']:.0%} of it "
-                "waiting for images",
+                f"{name:9} {row['seconds']:.3f} s a step, {row['waiting']:.0%} of it "
+                "waiting for images; "
+                f"{row['seconds_without_rendering']:.3f} s if they were there",
                 flush=True,
             )
             rows.append({"renderer": name} | row)
@@ -85,30 +85,33 @@ def _main(arguments: list[str]) -> None:
     print(f"saved {command.json}")
 
 
-def time_training(config: VisionConfig, steps: int) -> dict[str, float]:
-    """Seconds of a step, and the share of it in which images are waited for."""
+def time_training(config: VisionConfig, number: int) -> dict[str, float]:
+    """Seconds of a step and of one whose images are there already, share of waiting."""
     learning = dataclasses.replace(config.learning, pool=0)
     config = dataclasses.replace(config, learning=learning)
     scene = build_scene(config.hand, config.object, config.rig)
     trainer = PoseTrainer(config)
-    key = jax.random.key(config.seed)
-    learner = trainer.init(key, scales_of(scene, config))
+    learner = trainer.init(jax.random.key(config.seed), scales_of(scene, config))
     workers = config.workers or available_cores()
     renderer = make_renderer(config.renderer, scene.model, config.rig.size, workers)
-    waited, begun = 0.0, 0.0
     with contextlib.closing(renderer):
         batches = batches_of(scene, config, renderer, first=0)
-        for number in range(WARM_UP + steps):
-            if number == WARM_UP:
-                waited, begun = 0.0, time.perf_counter()
-            asked = time.perf_counter()
-            batch = next(batches)
-            images = jax.block_until_ready(jnp.asarray(batch.images))
-            waited += time.perf_counter() - asked
-            learner, metrics = trainer.step(learner, images, batch.poses, key)
-            jax.block_until_ready(metrics)
-        total = time.perf_counter() - begun
-    return {"seconds": total / steps, "waiting": waited / total}
+        learner, batch, rendered = _timed(trainer, learner, batches, number)
+    _, _, given = _timed(trainer, learner, itertools.repeat(batch), number)
+    return rendered | {"seconds_without_rendering": given["seconds"]}
+
+
+def _timed(trainer: PoseTrainer, learner: PoseLearner, batches, number: int):
+    """Learner and batch after some steps, and means over all but the first of them."""
+    waited, begun = [], 0.0
+    for latest, batch, metrics in steps(trainer, learner, batches, seed=0):
+        waited.append(metrics["waiting"] * metrics["seconds"])
+        if len(waited) == WARM_UP:
+            begun = time.perf_counter()
+        if len(waited) == WARM_UP + number:
+            total = time.perf_counter() - begun
+            share = sum(waited[WARM_UP:]) / total
+            return latest, batch, {"seconds": total / number, "waiting": share}
 
 
 if __name__ == "__main__":

@@ -48,18 +48,25 @@ class Tower(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, training: bool) -> jax.Array:
         """[n, H, W, 3] to [n, 2 * filters]."""
-        filters = _filters(32, self.config)
-        x = nn.relu(nn.Conv(filters, (5, 5), padding="VALID", name="conv1")(x))
-        x = nn.relu(nn.Conv(filters, (3, 3), padding="VALID", name="conv2")(x))
-        x = nn.max_pool(x, (3, 3), strides=(3, 3))
+        filters, dtype = _filters(32, self.config), jnp.dtype(self.config.precision)
+        for name, size in (("conv1", 5), ("conv2", 3)):
+            convolve = nn.Conv(
+                filters, (size, size), padding="VALID", dtype=dtype, name=name
+            )
+            x = nn.relu(convolve(x))
+        x = _max_pool(x, 3)
         for stage, (blocks, filters) in enumerate(STAGES):
             for block in range(blocks):
                 stride = self.config.strides[stage] if block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
                 x = ResNetBlock(
-                    _filters(filters, self.config), stride, self.config.norm, name=name
+                    _filters(filters, self.config),
+                    stride,
+                    self.config.norm,
+                    dtype,
+                    name=name,
                 )(x, training)
-        return SpatialSoftmax(name="spatial_softmax")(x)
+        return SpatialSoftmax(name="spatial_softmax")(x.astype(jnp.float32))
 
 
 class ResNetBlock(nn.Module):
@@ -68,6 +75,7 @@ class ResNetBlock(nn.Module):
     filters: int
     stride: int
     norm: str
+    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, training: bool) -> jax.Array:
@@ -82,6 +90,7 @@ class ResNetBlock(nn.Module):
                 (stride, stride),
                 padding=padding,
                 use_bias=self.norm == "none",
+                dtype=self.dtype,
                 name=name,
             )(x)
             return _normalize(x, self.norm, training, f"{name}_norm")
@@ -129,10 +138,23 @@ def standardize(images: jax.Array) -> jax.Array:
 def _normalize(x: jax.Array, norm: str, training: bool, name: str) -> jax.Array:
     if norm == "group":
         groups = math.gcd(8, x.shape[-1])
-        return nn.GroupNorm(num_groups=groups, name=name)(x)
+        return nn.GroupNorm(num_groups=groups, dtype=x.dtype, name=name)(x)
     if norm == "batch":
-        return nn.BatchNorm(use_running_average=not training, name=name)(x)
+        norm = nn.BatchNorm(not training, dtype=x.dtype, name=name)
+        return norm(x)
     return x
+
+
+def _max_pool(x: jax.Array, size: int) -> jax.Array:
+    """[n, H, W, channels] to [n, H // size, W // size, channels].
+
+    Windows do not overlap: a maximum over axes, whose gradient costs less than that of
+    ``nn.max_pool``.
+    """
+    n, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    x = x[:, : rows * size, : columns * size]
+    return x.reshape(n, rows, size, columns, size, channels).max((2, 4))
 
 
 def _filters(number: int, config: NetConfig) -> int:

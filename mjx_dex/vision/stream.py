@@ -88,8 +88,7 @@ def stream(
     while True:
         while len(waiting) <= ahead:
             scenes = draw(jax.random.fold_in(key, number))
-            fields = {name: np.asarray(x) for name, x in scenes.fields.items()}
-            future = renderer.submit(np.asarray(scenes.qpos), fields)
+            future = renderer.submit(scenes.qpos, scenes.fields)
             waiting.append((future, scenes.poses))
             number += 1
         future, poses = waiting.popleft()

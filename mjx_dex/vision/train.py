@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -168,27 +169,11 @@ def learn(
 ) -> int:
     """Learn from batch after batch; returns how many there were in all."""
     number, saved = int(learner.batches), time.monotonic()
+    if number >= config.learning.batches:
+        return number
     seconds_between = 60 * config.learning.checkpoint_minutes
     with StopOnInterrupt() as interrupt:
-        while True:
-            is_over = number >= config.learning.batches or time.monotonic() > deadline
-            is_over |= interrupt.asked
-            if is_over or time.monotonic() - saved > seconds_between:
-                checkpoints.save(number, learner)
-                saved = time.monotonic()
-            if is_over:
-                return number
-            begun = time.monotonic()
-            batch = next(batches)
-            waited = time.monotonic() - begun
-            if number % LOOK_EVERY == 0:
-                run_log.look(number, trainer, learner, batch)
-            begun = time.monotonic()
-            key = jax.random.fold_in(jax.random.key(config.seed + 1), number)
-            learner, metrics = trainer.step(
-                learner, jnp.asarray(batch.images), batch.poses, key
-            )
-            metrics = {name: float(x) for name, x in metrics.items()}
+        for latest, batch, metrics in steps(trainer, learner, batches, config.seed):
             number += 1
             if not np.isfinite(metrics["loss"]):
                 raise ValueError(
@@ -196,9 +181,57 @@ def learn(
                     "--learning.learning-rate may help. --resume goes on from the "
                     f"checkpoint of batch {checkpoints.latest()}"
                 )
-            seconds = waited + time.monotonic() - begun
-            metrics |= {"seconds": seconds, "waiting": waited / seconds}
             run_log.write(number, metrics)
+            if number % LOOK_EVERY == 1:
+                run_log.look(number, trainer, latest, batch)
+            is_over = number >= config.learning.batches or time.monotonic() > deadline
+            is_over |= interrupt.asked
+            if is_over or time.monotonic() - saved > seconds_between:
+                checkpoints.save(number, latest)
+                saved = time.monotonic()
+            if is_over:
+                return number
+
+
+def steps(
+    trainer: PoseTrainer, learner: PoseLearner, batches: Iterator[Batch], seed: int
+) -> Iterator[tuple[PoseLearner, Batch, dict[str, float]]]:
+    """Learner, batch and metrics of one batch after another, without end.
+
+    The next batch is fetched while the device learns from one. Metrics are those of
+    ``PoseTrainer.step``, ``seconds``, and the share of them in which the device had
+    learned and was ``waiting`` for images of others. A learner is given away when the
+    next is asked for.
+    """
+    key, number = jax.random.key(seed + 1), int(learner.batches)
+    batch = jax.device_put(next(batches))
+    with ThreadPoolExecutor(1) as watch:
+        while True:
+            begun = time.monotonic()
+            learner, metrics = trainer.step(
+                learner, batch.images, batch.poses, jax.random.fold_in(key, number)
+            )
+            learned = watch.submit(_moment_when_ready, metrics)
+            following = jax.device_put(next(batches))
+            came = time.monotonic()
+            waited = max(0.0, came - learned.result())
+            seconds = time.monotonic() - begun
+            metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
+            yield (
+                learner,
+                batch,
+                metrics
+                | {
+                    "seconds": seconds,
+                    "waiting": waited / seconds,
+                },
+            )
+            batch, number = following, number + 1
+
+
+def _moment_when_ready(x) -> float:
+    jax.block_until_ready(x)
+    return time.monotonic()
 
 
 def scales_of(scene: VisionScene, config: VisionConfig) -> Scales:

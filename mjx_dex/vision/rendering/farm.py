@@ -68,7 +68,9 @@ class Farm:
 
     def submit(self, qpos: np.ndarray, fields: Fields) -> Future:
         """Draw soon; the future is of images [worlds, cameras, size, size, 3] uint8."""
-        return self._pool.submit(self._draw, qpos, fields)
+        # Workers know no JAX.
+        fields = {name: np.asarray(x) for name, x in fields.items()}
+        return self._pool.submit(self._draw, np.asarray(qpos), fields)
 
     def render(self, qpos: np.ndarray, fields: Fields) -> np.ndarray:
         """Draw now."""

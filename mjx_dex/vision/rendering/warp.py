@@ -14,6 +14,7 @@ import numpy as np
 from mujoco import mjx
 
 from mjx_dex import rotations
+from mjx_dex.physics.mjx_engine import graph_mode
 from mjx_dex.vision.rendering.posing import Fields
 
 
@@ -27,7 +28,9 @@ class WarpRenderer:
 
     def __init__(self, model: mujoco.MjModel, size: int):
         self._source, self._size = model, size
-        self._model = mjx.put_model(model, impl="warp")
+        # A dozen kernels that take milliseconds: a CUDA graph of them saves nothing.
+        mode = graph_mode("none", jax.default_backend())
+        self._model = mjx.put_model(model, impl="warp", graph_mode=mode)
         self._programs, self._newest = {}, None
         device = jax.devices()[0]
         self.description = f"MJX-Warp's ray tracer on {device.device_kind}"
