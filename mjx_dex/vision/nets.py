@@ -1,5 +1,6 @@
 """A pose net as a run left it, for other commands."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def load(run: Path) -> Net:
     if not path.exists():
         raise ValueError(f"there is no run in {run} (it would hold a config.yaml)")
     config = settings.load(path, VisionConfig)
-    trainer = PoseTrainer(config)
+    # Weights are in 32 bits. Half of that speeds up training on a GPU; a CPU emulates it.
+    net = dataclasses.replace(config.net, precision="float32")
+    trainer = PoseTrainer(dataclasses.replace(config, net=net))
     some = Scales(jnp.zeros(3), jnp.ones(3), jnp.zeros(4), jnp.ones(()), jnp.ones(()))
     like = jax.eval_shape(lambda key: trainer.init(key, some), jax.random.key(0))
     checkpoints = CheckpointFolder(run / "checkpoints")
