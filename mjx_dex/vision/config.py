@@ -114,8 +114,8 @@ class NetConfig:
     norm: Literal["group", "batch", "none"] = "group"
     """Within ResNet blocks; the table names none."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the tower's convolutions in training; weights and spatial softmax are in 32 bits
-    always, and so is all of a net that is used."""
+    """Of the tower's convolutions in training; weights and spatial softmax are in 32
+    bits always, and so is all of a net that is used."""
     hidden: int = 128
     """Units of the layer that joins the three towers."""
     loss: Literal["mse", "sign_invariant", "rotation_6d", "keypoints"] = "mse"

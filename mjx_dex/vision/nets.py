@@ -55,7 +55,7 @@ def load(run: Path) -> Net:
     if not path.exists():
         raise ValueError(f"there is no run in {run} (it would hold a config.yaml)")
     config = settings.load(path, VisionConfig)
-    # Weights are in 32 bits. Half of that speeds up training on a GPU; a CPU emulates it.
+    # 16 bits speed up training on a GPU; weights have 32, and a CPU emulates the rest.
     net = dataclasses.replace(config.net, precision="float32")
     trainer = PoseTrainer(dataclasses.replace(config, net=net))
     some = Scales(jnp.zeros(3), jnp.ones(3), jnp.zeros(4), jnp.ones(()), jnp.ones(()))

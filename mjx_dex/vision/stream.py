@@ -49,30 +49,22 @@ def make_draw(
 ) -> Callable[[jax.Array], Scenes]:
     """A jitted function from a key to ``number`` scenes."""
     nominal = appearance.nominal(scene)
-    known = None if config.path is None else states.load(config.path)
+    # On the device: fetched batch by batch, it would wait for them.
+    known = None if config.path is None else jnp.asarray(states.load(config.path))
 
-    def draw_one(key, qpos):
+    def draw_one(key, known):
         state, moved, look = jax.random.split(key, 3)
         if known is None:
             qpos = states.random_state(state, config, scene.hand)
+        else:
+            qpos = known[jax.random.randint(state, (), 0, len(known))]
         qpos = states.augment(moved, qpos, config)
         drawn = appearance.sample(look, looks, nominal)
         fields = appearance.model_fields(drawn, scene)
         return Scenes(qpos, fields, states.pose_of(qpos, scene.hand))
 
-    draw_all = jax.jit(jax.vmap(draw_one))
-
-    def draw(key):
-        which, keys = jax.random.split(key)
-        if known is None:
-            qpos = jnp.zeros((number, 0))
-        else:
-            # The file may be larger than memory; a batch is not.
-            rows = jax.random.randint(which, (number,), 0, len(known))
-            qpos = jnp.asarray(known[np.sort(np.asarray(rows))])
-        return draw_all(jax.random.split(keys, number), qpos)
-
-    return draw
+    draw_all = jax.jit(jax.vmap(draw_one, (0, None)))
+    return lambda key: draw_all(jax.random.split(key, number), known)
 
 
 def stream(

@@ -1,7 +1,9 @@
 """Vision's commands, from a tiny training to Table 6 and a policy that sees."""
 
 import importlib.util
+import itertools
 import json
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,8 @@ from mjx_dex.vision import (
     testset,
     train,
 )
+from mjx_dex.vision.losses import Pose
+from mjx_dex.vision.stream import Batch
 
 SMALL = ["--rig.size", "32"]
 SMOKE = ["--config", "smoke", *SMALL]
@@ -93,6 +97,43 @@ def test_batches_can_be_rendered_anew(tmp_path):
     arguments = [*SMOKE, "--learning.pool", "0", "--learning.batches", "3"]
     assert train.main([*arguments, "--run-dir", str(tmp_path / "run")]) == 0
     assert len(rows(tmp_path / "run")) == 3
+
+
+def test_the_next_batch_is_fetched_while_the_device_learns(run_dir):
+    """It has been by the time a batch is learned from; a slow one is waited for."""
+    net, fetched = nets.load(run_dir), []
+    images = np.zeros((2, 3, 32, 32, 3), np.uint8)
+    poses = Pose(np.zeros((2, 3), np.float32), np.eye(4, dtype=np.float32)[:2])
+
+    def batches():
+        for number in itertools.count():
+            time.sleep(0.0 if number < 2 else 1.0)
+            fetched.append(number)
+            yield Batch(images, poses)
+
+    learning = train.steps(net.trainer, net.learner, batches(), seed=0)
+    *_, compiled = next(learning)
+    assert fetched == [0, 1] and compiled["waiting"] < 0.2
+    *_, slow = next(learning)
+    assert fetched == [0, 1, 2]
+    # Learning takes some hundredths of a second.
+    assert slow["seconds"] > 1.0 and 0.5 < slow["waiting"] <= 1.0
+
+
+def test_a_net_trained_in_16_bits_is_used_in_32(tmp_path):
+    run = tmp_path / "run"
+    arguments = [*SMOKE, "--learning.pool", "16", "--learning.batches", "1"]
+    arguments += ["--net.precision", "bfloat16", "--run-dir", str(run)]
+    assert train.main(arguments) == 0
+    net = nets.load(run)
+    images = np.random.default_rng(0).integers(0, 255, (4, 3, 32, 32, 3), np.uint8)
+    found = net.predict(images)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["net"]["precision"] == net.config.net.precision == "bfloat16"
+    config["net"]["precision"] = "float32"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    exact = nets.load(run).predict(images)
+    np.testing.assert_array_equal(found.quaternion, exact.quaternion)
 
 
 def test_evaluation_prints_the_layout_of_table_6(
