@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_dex.vision.config import NetConfig
+from mjx_dex.vision.convolution import convolve
 
 STAGES = ((1, 16), (2, 32), (2, 64), (2, 64))
 """ResNet blocks and filters."""
@@ -50,10 +51,15 @@ class Tower(nn.Module):
         """[n, H, W, 3] to [n, 2 * filters]."""
         filters, dtype = _filters(32, self.config), jnp.dtype(self.config.precision)
         for name, size in (("conv1", 5), ("conv2", 3)):
-            convolve = nn.Conv(
-                filters, (size, size), padding="VALID", dtype=dtype, name=name
+            layer = nn.Conv(
+                filters,
+                (size, size),
+                padding="VALID",
+                dtype=dtype,
+                conv_general_dilated=lambda x, kernel, *_, **__: convolve(x, kernel),
+                name=name,
             )
-            x = nn.relu(convolve(x))
+            x = nn.relu(layer(x))
         x = _max_pool(x, 3)
         for stage, (blocks, filters) in enumerate(STAGES):
             for block in range(blocks):

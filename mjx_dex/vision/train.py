@@ -242,10 +242,17 @@ def scales_of(scene: VisionScene, config: VisionConfig) -> Scales:
 
 
 def restore(checkpoints: CheckpointFolder, like: PoseLearner) -> PoseLearner:
-    """The latest checkpoint of a net of the same configuration."""
+    """The latest checkpoint of a net of the same configuration, on JAX's first device.
+
+    Wherever it was written: a net that a GPU trained is used on CPUs.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
+    )
     with checkpoints.reading() as (step, written):
         check_shapes(written, shapes(like))
-        return checkpoints.restore(step, like)
+        return checkpoints.restore(step, target)
 
 
 def batches_of(
