@@ -1,7 +1,7 @@
 """Convolution whose kernel learns in a third of the time on a CPU.
 
-XLA has a CPU compute the gradient of a kernel as a convolution with a kernel as large as
-the image. Of the net's first two layers, which see all pixels, that took half of a
+XLA has a CPU compute the gradient of a kernel as a convolution with a kernel as large
+as the image. Of the net's first two layers, which see all pixels, that took half of a
 training step. Image by image, it is one product of two matrices that fit its cache.
 """
 

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import shutil
 import time
 
 import jax.numpy as jnp
@@ -134,6 +135,20 @@ def test_a_net_trained_in_16_bits_is_used_in_32(tmp_path):
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     exact = nets.load(run).predict(images)
     np.testing.assert_array_equal(found.quaternion, exact.quaternion)
+
+
+def test_a_net_that_a_gpu_trained_is_used_where_there_is_none(run_dir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_dir, run)
+    checkpoint = run / "checkpoints" / "60"
+    placed = checkpoint / "default" / "_sharding"
+    text = placed.read_text()
+    assert "cpu:0" in text
+    placed.write_text(text.replace("cpu:0", "cuda:0"))
+    (checkpoint / "checksums.json").unlink()
+    images = np.random.default_rng(0).integers(0, 255, (4, 3, 32, 32, 3), np.uint8)
+    expected, found = (nets.load(folder).predict(images) for folder in (run_dir, run))
+    np.testing.assert_array_equal(found.quaternion, expected.quaternion)
 
 
 def test_evaluation_prints_the_layout_of_table_6(
