@@ -9,6 +9,8 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from mjx_dex.files import write_at_once
+
 CHECKSUMS = "checksums.json"
 """Written into a checkpoint when it is complete: SHA-256 of each of its files."""
 
@@ -46,7 +48,7 @@ class CheckpointFolder:
             self._manager.save(step, args=ocp.args.StandardSave(tree))
             self._manager.wait_until_finished()
             if jax.process_index() == 0:
-                (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
+                write_at_once(folder / CHECKSUMS, json.dumps(_checksums(folder)))
             multihost_utils.sync_global_devices("checksums are written")
         except Exception as error:
             raise CheckpointError(

@@ -3,10 +3,10 @@
 import contextlib
 import itertools
 import json
+import logging
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import jax
 import matplotlib
@@ -17,9 +17,13 @@ from mjx_dex.config import Config, RandomizationConfig, replace
 from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.physics import choose_engine
 from mjx_dex.play import Play
+from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.vision.config import RendererName
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+
+log = logging.getLogger("mjx_dex")
 
 ENDS = {
     "drops": "dropped",
@@ -42,7 +46,7 @@ class EvaluateCommand(Config):
     """Take the most likely action instead of drawing one."""
     pose_from: Path | None = None
     """Let the policy act on the pose that this net of ``mjx_dex.vision.train`` sees."""
-    pose_renderer: Literal["gl", "warp", "filament"] | None = None
+    pose_renderer: RendererName | None = None
     """Of the images; by default the one that the net learned from."""
     pose_latency: float = 0.0
     """Age of what the net sees [s]."""
@@ -143,6 +147,8 @@ def evaluate(config: Config, agent, command: EvaluateCommand) -> Trials:
 def seeing(play: Play, command: EvaluateCommand):
     """While it lasts, the policy sees through ``pose_from``, if there is one."""
     if command.pose_from is None:
+        if command.pose_renderer or command.pose_latency:
+            raise ValueError("--pose-renderer and --pose-latency need --pose-from")
         yield
         return
     # Imported here: most evaluations do without renderers.
@@ -150,14 +156,21 @@ def seeing(play: Play, command: EvaluateCommand):
     from mjx_dex.vision.eyes import Eyes
 
     net = nets.load(command.pose_from)
-    if net.config.object != play.config.object:
-        raise ValueError(
-            f"--pose-from: {command.pose_from} was trained on {net.config.object}, and "
-            f"these worlds have {play.config.object}"
-        )
+    for name, known, there in (
+        ("shapes", net.config.object.shape, play.config.object.shape),
+        ("sizes", net.config.object.size, play.config.object.size),
+    ):
+        if known != there:
+            raise ValueError(
+                f"--pose-from: {name} differ: {command.pose_from} was trained to see "
+                f"{known}, and these worlds have {there}"
+            )
+    if "object_shape" in enabled_effects(play.config.randomization):
+        raise ValueError("--pose-from: the net sees one shape, and object_shape is on")
     eyes = Eyes(
         net, play.env, command.pose_renderer, command.pose_latency, command.seed
     )
+    log.info("poses from %s; images by %s", command.pose_from, eyes.description)
     play.look = eyes.look
     with contextlib.closing(eyes):
         yield

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_dex import rotations
-from mjx_dex.vision.config import AppearanceConfig, Interval
-from mjx_dex.vision.scene import GAZE, MAX_LIGHTS, VisionScene
+from mjx_dex.vision.config import MAX_LIGHTS, AppearanceConfig, Interval
+from mjx_dex.vision.scene import GAZE, VisionScene
 
 NOMINAL_INTENSITY = 7.5
 """Of all lights together, the middle of Table 9's range."""

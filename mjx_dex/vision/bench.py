@@ -15,7 +15,7 @@ import jax
 from mjx_dex import runs, settings
 from mjx_dex.files import write_at_once
 from mjx_dex.physics.native import available_cores
-from mjx_dex.vision.config import VisionConfig
+from mjx_dex.vision.config import RendererName, VisionConfig
 from mjx_dex.vision.learner import PoseLearner, PoseTrainer
 from mjx_dex.vision.probe import probe
 from mjx_dex.vision.rendering import RENDERERS, RenderingError, make_renderer
@@ -32,12 +32,12 @@ class BenchCommand(VisionConfig):
 
     config: str = "cpu"
     """A YAML file or a preset, whose training steps are timed."""
-    renderers: tuple[str, ...] = RENDERERS
+    renderers: tuple[RendererName, ...] = RENDERERS
     """To compare."""
     sizes: tuple[int, ...] = (64, 100, 200)
     """Of images [pixels]."""
-    scenes: int = 16
-    """Rendered in each measurement, by each process."""
+    scenes: int = 64
+    """Rendered in each measurement."""
     steps: int = 10
     """Training steps of each measurement; every batch is rendered anew."""
     json: Path = Path("vision_bench.json")
@@ -70,17 +70,20 @@ def _main(arguments: list[str]) -> None:
     config = settings.config_of(command, VisionConfig)
     print(f"training, {command.config}: {config.learning.batch_size} scenes a step")
     for name in command.renderers:
-        with contextlib.suppress(RenderingError):
+        try:
             row = time_training(
                 dataclasses.replace(config, renderer=name), command.steps
             )
-            print(
-                f"{name:9} {row['seconds']:.3f} s a step, {row['waiting']:.0%} of it "
-                "waiting for images; "
-                f"{row['seconds_without_rendering']:.3f} s if they were there",
-                flush=True,
-            )
-            rows.append({"renderer": name} | row)
+        except RenderingError as error:
+            print(f"{name:9} not measured: {error}")
+            continue
+        print(
+            f"{name:9} {row['seconds']:.3f} s a step, {row['waiting']:.0%} of it "
+            "waiting for images; "
+            f"{row['seconds_without_rendering']:.3f} s if they were there",
+            flush=True,
+        )
+        rows.append({"renderer": name} | row)
     write_at_once(command.json, json.dumps(rows))
     print(f"saved {command.json}")
 

@@ -5,6 +5,12 @@ from typing import Literal
 
 from mjx_dex.config import HandConfig, ObjectConfig
 
+MAX_LIGHTS = 6
+"""Table 9: 4 to 6; a scene has all, and switches some off."""
+
+RendererName = Literal["gl", "warp", "filament"]
+"""See ``mjx_dex.vision.rendering``."""
+
 
 @dataclass(frozen=True)
 class RigConfig:
@@ -16,6 +22,12 @@ class RigConfig:
     """Vertical field of view of all [deg]; None: the rig's own."""
     size: int = 200
     """Height and width of images [pixels] (Table 11)."""
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError(f"rig.size ({self.size}) must be 1 or more")
+        if self.fovy is not None and not 0 < self.fovy < 180:
+            raise ValueError(f"rig.fovy ({self.fovy:g}) must be between 0 and 180")
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,12 @@ class AppearanceConfig:
         for name in self.off:
             if name not in known:
                 raise ValueError(f"off: {name!r} is not one of {', '.join(known)}")
+        fewest, most = self.num_lights
+        if not 1 <= fewest <= most <= MAX_LIGHTS:
+            raise ValueError(
+                f"appearance.num_lights ({fewest}, {most}): from 1 to {MAX_LIGHTS}, "
+                "the fewest first"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,14 @@ class StatesConfig:
     """Of random poses, from upright [deg]: less makes a smaller task."""
     spread: float = 0.008
     """Of the object over the palm in random poses: standard deviation [m]."""
+
+    def __post_init__(self):
+        shares = self.as_is, self.quarter_turns
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(
+                f"states.as_is ({shares[0]:g}) and states.quarter_turns "
+                f"({shares[1]:g}) are shares of a whole"
+            )
 
 
 @dataclass(frozen=True)
@@ -143,13 +169,25 @@ class LearningConfig:
     checkpoint_minutes: float = 10.0
     """Between two checkpoints."""
 
+    def __post_init__(self):
+        for name in ("batch_size", "half_life"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"learning.{name} ({getattr(self, name)}) must be 1 or more"
+                )
+        if self.pool and self.pool < self.batch_size:
+            raise ValueError(
+                f"learning.pool ({self.pool}) must hold a batch of {self.batch_size}, "
+                "or be 0"
+            )
+
 
 @dataclass(frozen=True)
 class VisionConfig:
     """Everything that a pose net comes from."""
 
     seed: int = 0
-    renderer: Literal["auto", "gl", "warp", "filament"] = "auto"
+    renderer: Literal["auto", RendererName] = "auto"
     """Of the training images. 'auto': warp on an NVIDIA GPU, elsewhere gl."""
     workers: int = 0
     """Processes that render; 0 takes one for each CPU core."""

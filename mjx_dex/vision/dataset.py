@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from mjx_dex.files import write_at_once
 from mjx_dex.vision.losses import Pose
+from mjx_dex.vision.scene import CAMERAS
 from mjx_dex.vision.stream import Batch, stream
 
 ABOUT = "about.json"
@@ -86,7 +87,8 @@ def load(folder: Path) -> Dataset:
     """Read a data set; its images stay on disk until they are looked at.
 
     Raises:
-        ValueError: if there is none, or a file of it is missing or cut off.
+        ValueError: if there is none, or a file of it is missing, cut off or of
+            something else.
     """
     if not (folder / ABOUT).exists():
         raise ValueError(f"there is no data set in {folder}: it would hold {ABOUT}")
@@ -99,9 +101,16 @@ def load(folder: Path) -> Dataset:
             raise ValueError(
                 f"{path} is missing, cut off or damaged: {error}"
             ) from error
-    lengths = {len(array) for array in arrays.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"{folder}: its arrays are of different lengths: {lengths}")
+    number, size = len(arrays["positions"]), arrays["images"].shape[-2]
+    for name, shape in (
+        ("images", (number, len(CAMERAS), size, size, 3)),
+        ("positions", (number, 3)),
+        ("quaternions", (number, 4)),
+    ):
+        if arrays[name].shape != shape:
+            raise ValueError(
+                f"{folder}/{name}.npy is of shape {arrays[name].shape}, not {shape}"
+            )
     poses = Pose(jnp.asarray(arrays["positions"]), jnp.asarray(arrays["quaternions"]))
     about = json.loads((folder / ABOUT).read_text())
     return Dataset(arrays["images"], poses, about)

@@ -14,6 +14,7 @@ import tyro
 from mjx_dex import rotations, runs
 from mjx_dex.files import write_at_once
 from mjx_dex.vision import dataset, nets, testset
+from mjx_dex.vision.config import RendererName
 from mjx_dex.vision.learner import errors
 from mjx_dex.vision.losses import Pose
 from mjx_dex.vision.rendering import RENDERERS
@@ -28,7 +29,7 @@ class EvaluateCommand:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the net."""
-    renderers: tuple[str, ...] = RENDERERS
+    renderers: tuple[RendererName, ...] = RENDERERS
     """That draw the test sets; each is rendered once and kept."""
     scenes: int = testset.SCENES
     """In each test set."""
@@ -65,10 +66,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     command = tyro.cli(EvaluateCommand, args=arguments, description=__doc__)
-    for name in command.renderers:
-        if name not in RENDERERS:
-            known = ", ".join(RENDERERS)
-            raise ValueError(f"--renderers: {name!r} is not one of {known}")
     net = nets.load(command.run)
     sets = [dataset.load(folder) for folder in command.testsets] or [
         testset.get(dataclasses.replace(net.config, renderer=name), command.scenes)

@@ -3,7 +3,6 @@
 from collections import deque
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mjx_dex.physics.native import available_cores
@@ -48,12 +47,11 @@ class Eyes:
         self._net, self._latency = net, latency / env.control_period
         self._looks, self._seed = config.appearance, seed
         self._scene = build_scene(config.hand, config.object, config.rig)
-        self._workers = config.workers or available_cores()
         self._renderer = make_renderer(
             renderer or config.renderer,
             self._scene.model,
             config.rig.size,
-            self._workers,
+            config.workers or available_cores(),
         )
         self.description = self._renderer.description
         self._observe = jax.jit(jax.vmap(env.observe_with_pose))
@@ -92,14 +90,7 @@ class Eyes:
     def _render(self, qpos: np.ndarray) -> np.ndarray | jax.Array:
         if self._fields is None:
             self._fields = self._draw_looks(len(qpos))
-        parts = np.array_split(np.arange(len(qpos)), min(self._workers, len(qpos)))
-        futures = [
-            self._renderer.submit(
-                qpos[rows], {name: x[rows] for name, x in self._fields.items()}
-            )
-            for rows in parts
-        ]
-        return jnp.concatenate([jnp.asarray(future.result()) for future in futures])
+        return self._renderer.render(qpos, self._fields)
 
     def _draw_looks(self, number: int) -> dict[str, np.ndarray]:
         nominal = appearance.nominal(self._scene)

@@ -78,7 +78,7 @@ class PoseTrainer:
             The learner and metrics: loss, mean errors, norm of the gradient.
         """
         looks = self._config.appearance
-        images = _worsen(key, standardize(images), looks)
+        images = _augment(key, standardize(images), looks)
 
         def loss_of(parameters):
             variables = {
@@ -135,7 +135,7 @@ def errors(found: Pose, truth: Pose) -> tuple[jax.Array, jax.Array]:
     return rotation, position
 
 
-def _worsen(key: jax.Array, images: jax.Array, looks) -> jax.Array:
+def _augment(key: jax.Array, images: jax.Array, looks) -> jax.Array:
     """Contrast and noise of Table 9, image by image."""
     contrast, noise = jax.random.split(key)
     flat = images.reshape(-1, *images.shape[2:])

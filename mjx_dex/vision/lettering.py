@@ -61,7 +61,7 @@ def plate(face: Face) -> Mesh:
 
 
 def backing(face: Face) -> Mesh:
-    """Behind the plate, and wider: the dark edges between plates."""
+    """Behind the plate, a little smaller: what is dark between plates."""
     outline = face.outline * (1 - 2 * THICKNESS / np.abs(face.outline).max())
     return _extrude(face, outline, -3 * THICKNESS, -1.5 * THICKNESS)
 

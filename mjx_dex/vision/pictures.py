@@ -9,7 +9,7 @@ from mjx_dex.vision.losses import Pose
 from mjx_dex.vision.scene import VisionScene
 
 TRUTH, FOUND = (0, 160, 0), (220, 0, 0)
-"""Colours of the axes' outlines."""
+"""Colours of the boxes' outlines."""
 
 
 def sheet(images: np.ndarray, columns: int = 4, gap: int = 2) -> np.ndarray:

@@ -43,8 +43,7 @@ def _main(arguments: list[str]) -> None:
     scenes = draw(jax.random.key(command.seed))
     renderer = make_renderer(command.renderer, scene.model, command.rig.size)
     with contextlib.closing(renderer):
-        fields = {name: np.asarray(x) for name, x in scenes.fields.items()}
-        images = np.asarray(renderer.render(np.asarray(scenes.qpos), fields))
+        images = np.asarray(renderer.render(scenes.qpos, scenes.fields))
     Image.fromarray(pictures.sheet(images)).save(with_folder(command.out))
     print(f"saved {command.out}: {command.scenes} scenes by {renderer.description}")
 

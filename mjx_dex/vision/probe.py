@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -59,19 +60,15 @@ def probe(name: str, size: int, number: int, workers: int = 1) -> tuple[str, flo
     scene = build_scene(HandConfig(), ObjectConfig(), RigConfig(size=size))
     draw = make_draw(scene, StatesConfig(), AppearanceConfig(), number)
     scenes = draw(jax.random.key(0))
-    qpos = np.asarray(scenes.qpos)
-    fields = {key: np.asarray(value) for key, value in scenes.fields.items()}
     with contextlib.closing(
         make_renderer(name, scene.model, size, workers)
     ) as renderer:
-
-        def render():
-            futures = [renderer.submit(qpos, fields) for _ in range(workers)]
-            return [np.asarray(future.result()) for future in futures]
-
-        render()
+        draw_all = partial(renderer.submit, scenes.qpos, scenes.fields)
+        # Once for each worker, which has to start.
+        for pending in [draw_all() for _ in range(workers)]:
+            pending.result()
         begun = time.perf_counter()
-        images = np.concatenate(render())
+        images = np.asarray(draw_all().result())
         seconds = time.perf_counter() - begun
         if images.std() == 0:
             raise RenderingError(f"renderer {name} draws nothing")

@@ -14,10 +14,7 @@ from mjx_dex.config import HandConfig, ObjectConfig, PhysicsConfig
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.hand.model import assemble
 from mjx_dex.vision import lettering
-from mjx_dex.vision.config import RigConfig
-
-MAX_LIGHTS = 6
-"""Table 9: 4 to 6; the scene has all, and switches some off."""
+from mjx_dex.vision.config import MAX_LIGHTS, RigConfig
 
 GAZE = (1.0, 0.87, 0.2)
 """What cameras and lights look at [m], world frame: the middle of the palm."""

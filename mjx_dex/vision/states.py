@@ -16,6 +16,9 @@ OVER_PALM = (1.0, 0.87, 0.21)
 BENT = 0.25
 """How far random joints are from a cupped hand: standard deviation, of their range."""
 
+HELD_OUT = 0.05
+"""Share of a file's states that are for test sets alone."""
+
 POSITION = slice(NUM_JOINTS, NUM_JOINTS + 3)
 QUATERNION = slice(NUM_JOINTS + 3, NUM_JOINTS + 7)
 
@@ -76,11 +79,17 @@ def pose_of(qpos: jax.Array, hand: Hand) -> Pose:
     return Pose(position, qpos[QUATERNION])
 
 
+def split(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """States to train on and the last ones, to test on."""
+    number = max(1, round(HELD_OUT * len(states)))
+    return states[:-number], states[-number:]
+
+
 def load(path: str) -> np.ndarray:
-    """States [n, 31] of ``python -m mjx_dex.vision.collect``.
+    """States [n, 31] of ``python -m mjx_dex.vision.collect``, still on disk.
 
     Raises:
-        ValueError: if the file is not there, cut off or of something else.
+        ValueError: if the file is not there, cut off, too short or of something else.
     """
     try:
         states = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -90,5 +99,10 @@ def load(path: str) -> np.ndarray:
         raise ValueError(
             f"states.path: {path} holds an array of shape {states.shape}; states are "
             f"[n, {QUATERNION.stop}]"
+        )
+    if len(states) < 2:
+        raise ValueError(
+            f"states.path: {path} holds {len(states)} states; one to train on and one "
+            "to test on are needed"
         )
     return states

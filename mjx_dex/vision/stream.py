@@ -18,7 +18,7 @@ from mjx_dex.vision.losses import Pose
 from mjx_dex.vision.scene import VisionScene
 
 AHEAD = 3
-"""Batches that are being rendered while one is learned from, for each worker."""
+"""Batches that are being rendered while one is learned from."""
 
 
 class Batch(NamedTuple):
@@ -46,11 +46,22 @@ def make_draw(
     config: StatesConfig,
     looks: AppearanceConfig,
     number: int,
+    held_out: bool = False,
 ) -> Callable[[jax.Array], Scenes]:
-    """A jitted function from a key to ``number`` scenes."""
-    nominal = appearance.nominal(scene)
-    # On the device: fetched batch by batch, it would wait for them.
-    known = None if config.path is None else jnp.asarray(states.load(config.path))
+    """A jitted function from a key to ``number`` scenes.
+
+    Args:
+        scene: that is seen.
+        config: which poses.
+        looks: which looks.
+        number: of scenes.
+        held_out: take those states of a file that are otherwise never taken.
+    """
+    nominal, known = appearance.nominal(scene), None
+    if config.path is not None:
+        training, testing = states.split(states.load(config.path))
+        # On the device, which would have to be waited for with every batch of them.
+        known = jnp.asarray(testing if held_out else training)
 
     def draw_one(key, known):
         state, moved, look = jax.random.split(key, 3)

@@ -8,12 +8,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import mujoco
+import numpy as np
+
 from mjx_dex import runs, settings
 from mjx_dex.physics.native import available_cores
-from mjx_dex.vision import dataset
+from mjx_dex.vision import dataset, states
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.rendering import make_renderer
-from mjx_dex.vision.scene import build_scene
+from mjx_dex.vision.scene import VisionScene, build_scene
 from mjx_dex.vision.stream import make_draw
 from mjx_dex.vision.train import over_preset
 
@@ -50,52 +53,73 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     command = over_preset(TestsetCommand, arguments, "cpu", __doc__)
     config = settings.config_of(command, VisionConfig)
-    folder = command.out or folder_of(config, command.scenes)
-    make(config, command.scenes, folder)
+    if command.out and (command.out / dataset.ABOUT).exists():
+        raise ValueError(f"--out: {command.out} holds a test set already")
+    scene = build_scene(config.hand, config.object, config.rig)
+    if config.renderer == "auto":
+        with contextlib.closing(make_renderer("auto", scene.model, 64)) as found:
+            config = dataclasses.replace(config, renderer=found.name)
+    about = _about(config, scene, command.scenes)
+    folder = command.out or _folder_of(about)
+    if (folder / dataset.ABOUT).exists():
+        print(f"there are {command.scenes} scenes in {folder} already")
+        return
+    make(config, scene, about, folder)
     print(f"saved {command.scenes} scenes to {folder}")
 
 
-def folder_of(config: VisionConfig, scenes: int) -> Path:
-    """Where the test set of a configuration is, by all that its images follow from."""
-    digest = hashlib.sha256(json.dumps(_about(config, scenes)).encode()).hexdigest()
-    return FOLDER / f"{config.renderer}_{config.rig.size}_{digest[:8]}"
-
-
-def make(config: VisionConfig, scenes: int, folder: Path) -> dataset.Dataset:
-    """Render a test set and write it.
+def get(config: VisionConfig, scenes: int) -> dataset.Dataset:
+    """The test set of a configuration, from disk or else rendered now.
 
     Raises:
-        ValueError: if the folder holds one already.
         RenderingError: if the renderer does not work here.
     """
-    if (folder / dataset.ABOUT).exists():
-        raise ValueError(f"--out: {folder} holds a test set already")
     scene = build_scene(config.hand, config.object, config.rig)
-    draw = make_draw(scene, config.states, config.appearance, PER_BATCH)
+    about = _about(config, scene, scenes)
+    folder = _folder_of(about)
+    if (folder / dataset.ABOUT).exists():
+        return dataset.load(folder)
+    return make(config, scene, about, folder)
+
+
+def make(
+    config: VisionConfig, scene: VisionScene, about: dict, folder: Path
+) -> dataset.Dataset:
+    """Render a test set and write it."""
+    looks, number = config.appearance, about["scenes"]
+    draw = make_draw(scene, config.states, looks, PER_BATCH, held_out=True)
     workers = config.workers or available_cores()
     renderer = make_renderer(config.renderer, scene.model, config.rig.size, workers)
     with contextlib.closing(renderer):
         rendered = dataset.render(
-            draw, renderer, SEED, scenes, PER_BATCH, f"{renderer.name} test set"
+            draw, renderer, SEED, number, PER_BATCH, f"{renderer.name} test set"
         )
-    about = rendered.about | _about(config, scenes) | {"renderer": renderer.name}
     rendered = dataclasses.replace(rendered, about=about)
     dataset.save(rendered, folder)
     return rendered
 
 
-def get(config: VisionConfig, scenes: int) -> dataset.Dataset:
-    """The test set of a configuration, from disk or else rendered now."""
-    folder = folder_of(config, scenes)
-    if (folder / dataset.ABOUT).exists():
-        return dataset.load(folder)
-    return make(config, scenes, folder)
-
-
-def _about(config: VisionConfig, scenes: int) -> dict:
+def _about(config: VisionConfig, scene: VisionScene, scenes: int) -> dict:
+    """All that the images follow from."""
     parts = ("renderer", "hand", "object", "rig", "states", "appearance")
-    values = settings.plain(config)
-    return {name: values[name] for name in parts} | {"scenes": scenes, "seed": SEED}
+    values = {name: settings.plain(config)[name] for name in parts}
+    model = np.empty(mujoco.mj_sizeModel(scene.model), np.uint8)
+    mujoco.mj_saveModel(scene.model, None, model)
+    if config.states.path:
+        states.load(config.states.path)
+        content = Path(config.states.path).read_bytes()
+        values["states"]["path"] = hashlib.sha256(content).hexdigest()
+    return values | {
+        "scenes": scenes,
+        "seed": SEED,
+        "mujoco": mujoco.__version__,
+        "scene": hashlib.sha256(model).hexdigest(),
+    }
+
+
+def _folder_of(about: dict) -> Path:
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    return FOLDER / f"{about['renderer']}_{about['rig']['size']}_{digest[:8]}"
 
 
 if __name__ == "__main__":

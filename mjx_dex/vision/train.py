@@ -24,6 +24,7 @@ from tqdm import tqdm
 from mjx_dex import settings
 from mjx_dex.checkpoints import CheckpointError, CheckpointFolder, check_shapes, shapes
 from mjx_dex.physics.native import available_cores
+from mjx_dex.report import read_metrics
 from mjx_dex.train import StopOnInterrupt, set_up_process
 from mjx_dex.vision import dataset, pictures
 from mjx_dex.vision.config import VisionConfig
@@ -76,6 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if "RESOURCE_EXHAUSTED" in reason:
+            reason += "; lower --learning.batch-size"
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 
@@ -125,8 +132,16 @@ def train(command: TrainCommand, started: float) -> None:
     log.info("run: %s; images by %s", run_dir, renderer.description)
     config = dataclasses.replace(config, renderer=renderer.name)
     with contextlib.closing(renderer):
+        trainer = PoseTrainer(config)
+        learner = trainer.init(jax.random.key(config.seed), scales_of(scene, config))
+        # Not before all that may be wrong with the options: it makes the folder.
         checkpoints = CheckpointFolder(run_dir / "checkpoints")
-        trainer, learner = begin(config, scene, checkpoints, command)
+        if command.resume:
+            learner = restore(checkpoints, learner)
+        else:
+            checkpoints.save(0, learner)
+        # A run that has a configuration has a checkpoint, too, and can be resumed.
+        settings.save(config, run_dir / "config.yaml")
         minutes = np.inf if command.max_minutes is None else command.max_minutes
         deadline = started + 60 * minutes
         batches = batches_of(scene, config, renderer, int(learner.batches))
@@ -139,23 +154,6 @@ def train(command: TrainCommand, started: float) -> None:
     print(f"saved {run_dir} after {done:,} batches")
     print(f"  go on:    python -m mjx_dex.vision.train --resume --run-dir {run_dir}")
     print(f"  evaluate: python -m mjx_dex.vision.evaluate {run_dir}")
-
-
-def begin(
-    config: VisionConfig,
-    scene: VisionScene,
-    checkpoints: CheckpointFolder,
-    command: TrainCommand,
-) -> tuple[PoseTrainer, PoseLearner]:
-    """A new learner, saved, or the latest one."""
-    trainer = PoseTrainer(config)
-    learner = trainer.init(jax.random.key(config.seed), scales_of(scene, config))
-    if command.resume:
-        return trainer, restore(checkpoints, learner)
-    checkpoints.save(0, learner)
-    # A run that has a configuration has a checkpoint, too, and can be resumed.
-    settings.save(config, command.run_dir / "config.yaml")
-    return trainer, learner
 
 
 def learn(
@@ -175,12 +173,13 @@ def learn(
     with StopOnInterrupt() as interrupt:
         for latest, batch, metrics in steps(trainer, learner, batches, config.seed):
             number += 1
-            if not np.isfinite(metrics["loss"]):
-                raise ValueError(
-                    f"the loss became {metrics['loss']} in batch {number}; a lower "
-                    "--learning.learning-rate may help. --resume goes on from the "
-                    f"checkpoint of batch {checkpoints.latest()}"
-                )
+            for name in ("loss", "gradient_norm"):
+                if not np.isfinite(metrics[name]):
+                    raise ValueError(
+                        f"{name} became {metrics[name]} in batch {number}; a lower "
+                        "--learning.learning-rate may help. --resume goes on from the "
+                        f"checkpoint of batch {checkpoints.latest()}"
+                    )
             run_log.write(number, metrics)
             if number % LOOK_EVERY == 1:
                 run_log.look(number, trainer, latest, batch)
@@ -262,12 +261,20 @@ def batches_of(
     learning, size = config.learning, config.learning.batch_size
     draw = make_draw(scene, config.states, config.appearance, size)
     if not learning.pool:
-        yield from stream(draw, renderer, config.seed, first)
+        return stream(draw, renderer, config.seed, first)
     pool = dataset.render(draw, renderer, config.seed, learning.pool, size, "pool")
+    return _from_pool(pool, config, first)
+
+
+def _from_pool(
+    pool: dataset.Dataset, config: VisionConfig, first: int
+) -> Iterator[Batch]:
     for number in itertools.count(first):
         rng = np.random.default_rng([config.seed, number])
-        rows = np.sort(rng.choice(learning.pool, size, replace=False))
-        yield Batch(pool.images[rows], jax.tree.map(lambda x: x[rows], pool.poses))  # noqa: B023
+        size = config.learning.batch_size
+        rows = np.sort(rng.choice(len(pool.images), size, replace=False))
+        poses = jax.tree.map(lambda x, rows=rows: x[rows], pool.poses)
+        yield Batch(pool.images[rows], poses)
 
 
 class TrainLog:
@@ -276,11 +283,10 @@ class TrainLog:
     def __init__(
         self, folder: Path, config: VisionConfig, scene: VisionScene, done: int
     ):
-        path = folder / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
         # Those after the checkpoint, before the run was cut off, come again.
-        kept = [line for line in lines if json.loads(line)["batch"] <= done]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        kept = [row for row in read_metrics(folder) if row["batch"] <= done]
+        path = folder / "metrics.jsonl"
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
         self._bar = tqdm(
@@ -330,8 +336,7 @@ class TrainLog:
 
 def plot_learning_curve(run_dir: Path) -> None:
     """Errors on training batches over batches, smoothed."""
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = read_metrics(run_dir)
     if not rows:
         return
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")

@@ -105,13 +105,22 @@ def test_batches_depend_on_the_seed_and_their_number_alone(scene):
     assert not np.array_equal(alone[0].images, alone[1].images)
 
 
-def test_states_of_a_file_are_drawn(scene, tmp_path, poses):
+@pytest.mark.parametrize(("held_out", "rows"), [(False, (0, 3)), (True, (3, 4))])
+def test_states_of_a_file_are_drawn(held_out, rows, scene, tmp_path, poses):
+    """Of four, the last one is for tests."""
     path = tmp_path / "states.npy"
-    np.save(path, poses(3).astype(np.float32))
+    np.save(path, poses(4).astype(np.float32))
     config = StatesConfig(path=str(path), as_is=1.0, quarter_turns=0.0)
-    scenes = make_draw(scene, config, AppearanceConfig(), 50)(jax.random.key(0))
-    rows = np.unique(np.asarray(scenes.qpos), axis=0)
-    np.testing.assert_allclose(rows, np.unique(poses(3), axis=0), atol=1e-6)
+    draw = make_draw(scene, config, AppearanceConfig(), 50, held_out)
+    drawn = np.unique(np.asarray(draw(jax.random.key(0)).qpos), axis=0)
+    expected = np.unique(poses(4)[slice(*rows)], axis=0)
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+
+
+def test_a_twentieth_of_states_is_held_out():
+    training, testing = states.split(np.arange(1000)[:, None])
+    np.testing.assert_array_equal(training[:, 0], np.arange(950))
+    np.testing.assert_array_equal(testing[:, 0], np.arange(950, 1000))
 
 
 def test_a_truncated_file_is_one_line(tmp_path, poses):
@@ -124,4 +133,7 @@ def test_a_truncated_file_is_one_line(tmp_path, poses):
         states.load(str(tmp_path / "nothing.npy"))
     np.save(path, np.zeros((4, 7)))
     with pytest.raises(ValueError, match=r"shape \(4, 7\); states are \[n, 31\]"):
+        states.load(str(path))
+    np.save(path, np.zeros((1, 31)))
+    with pytest.raises(ValueError, match="holds 1 states"):
         states.load(str(path))

@@ -6,5 +6,6 @@ draws all at once, in JAX. All read the same model fields.
 
 from mjx_dex.vision.rendering.choice import RENDERERS, make_renderer
 from mjx_dex.vision.rendering.farm import Farm, RenderingError
+from mjx_dex.vision.rendering.interface import Renderer
 
-__all__ = ["RENDERERS", "Farm", "RenderingError", "make_renderer"]
+__all__ = ["RENDERERS", "Farm", "Renderer", "RenderingError", "make_renderer"]

@@ -2,16 +2,15 @@
 
 import importlib.util
 import os
-from typing import Literal
+from typing import Literal, get_args
 
 import mujoco
 
+from mjx_dex.vision.config import RendererName
 from mjx_dex.vision.rendering.farm import Farm, RenderingError
+from mjx_dex.vision.rendering.interface import Renderer
 
-Renderer = Literal["auto", "gl", "warp", "filament"]
-"""'auto': warp on an NVIDIA GPU; elsewhere gl, or else warp."""
-
-RENDERERS = ("gl", "warp", "filament")
+RENDERERS = get_args(RendererName)
 
 PACKAGES = {
     "egl": "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0",
@@ -21,11 +20,16 @@ PACKAGES = {
 """What Debian and Ubuntu call what a machine without a GPU needs."""
 
 
-def make_renderer(name: Renderer, model: mujoco.MjModel, size: int, workers: int = 1):
+def make_renderer(
+    name: Literal["auto", RendererName],
+    model: mujoco.MjModel,
+    size: int,
+    workers: int = 1,
+) -> Renderer:
     """A renderer that works here.
 
     Args:
-        name: which, or 'auto'.
+        name: which; 'auto' is warp on an NVIDIA GPU, elsewhere gl, or else warp.
         model: the scene.
         size: height and width of images [pixels].
         workers: processes of those that draw in processes.
@@ -33,6 +37,7 @@ def make_renderer(name: Renderer, model: mujoco.MjModel, size: int, workers: int
     Raises:
         RenderingError: if it does not work here; the message says why and what to
             install.
+        ValueError: if there is none of that name.
     """
     if name == "warp":
         return _warp(model, size)
@@ -42,6 +47,8 @@ def make_renderer(name: Renderer, model: mujoco.MjModel, size: int, workers: int
         )
     if name == "filament":
         return _farm("filament", model, size, workers)
+    if name != "auto":
+        raise ValueError(f"renderer {name!r} is not one of {', '.join(RENDERERS)}")
     others = [
         lambda: make_renderer("gl", model, size, workers),
         lambda: _warp(model, size),
@@ -72,7 +79,11 @@ def _warp(model: mujoco.MjModel, size: int):
     # Imported here: it imports JAX, which workers do without.
     from mjx_dex.vision.rendering.warp import WarpRenderer
 
-    return WarpRenderer(model, size)
+    try:
+        return WarpRenderer(model, size)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RenderingError(f"renderer warp does not work here: {reason}") from error
 
 
 def _has_nvidia_gpu() -> bool:

@@ -9,11 +9,11 @@ number of workers.
 import contextlib
 import os
 import pickle
-import select
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import mujoco
@@ -25,7 +25,10 @@ TRIES = 3
 """A job is given to so many workers, one after another, before it fails."""
 
 SECONDS = 120.0
-"""A worker that is silent for so long is taken for dead."""
+"""A worker that has not answered for so long is taken for dead."""
+
+SCENES = 8
+"""In one job: what is asked for at once is shared out among all workers."""
 
 
 class RenderingError(OSError):
@@ -33,7 +36,7 @@ class RenderingError(OSError):
 
 
 class Farm:
-    """Workers that draw one scene.
+    """A ``Renderer`` whose workers draw one scene.
 
     Args:
         name: 'gl' or 'filament'.
@@ -66,14 +69,19 @@ class Farm:
         self._spare = [self._started()]
         self.description = self._spare[0].description
 
-    def submit(self, qpos: np.ndarray, fields: Fields) -> Future:
-        """Draw soon; the future is of images [worlds, cameras, size, size, 3] uint8."""
+    def submit(self, qpos: np.ndarray, fields: Fields) -> "Parts":
+        """See ``Renderer``."""
         # Workers know no JAX.
-        fields = {name: np.asarray(x) for name, x in fields.items()}
-        return self._pool.submit(self._draw, np.asarray(qpos), fields)
+        qpos, fields = np.asarray(qpos), {k: np.asarray(x) for k, x in fields.items()}
+        jobs = []
+        for begin in range(0, len(qpos), SCENES):
+            rows = slice(begin, begin + SCENES)
+            part = {name: x[rows] for name, x in fields.items()}
+            jobs.append(self._pool.submit(self._draw, qpos[rows], part))
+        return Parts(jobs)
 
     def render(self, qpos: np.ndarray, fields: Fields) -> np.ndarray:
-        """Draw now."""
+        """See ``Renderer``."""
         return self.submit(qpos, fields).result()
 
     def close(self) -> None:
@@ -133,6 +141,17 @@ class Farm:
         raise AssertionError("unreachable")
 
 
+class Parts:
+    """Images that are being drawn, job by job."""
+
+    def __init__(self, jobs: list[Future]):
+        self._jobs = jobs
+
+    def result(self) -> np.ndarray:
+        """All of them, as soon as they are there."""
+        return np.concatenate([job.result() for job in self._jobs])
+
+
 class _WorkerError(RuntimeError):
     """How, and the last line that it wrote."""
 
@@ -175,18 +194,23 @@ class _Worker:
 
         Raises:
             RenderingError: if the worker says what it cannot do.
-            _WorkerError: if it says nothing.
+            _WorkerError: if it ends, or does not answer in time.
         """
+        # However far it has got: a pipe that nobody reads blocks the writer, too.
+        late = threading.Timer(self._seconds, self.process.kill)
+        late.start()
+        begun = time.monotonic()
         try:
             pickle.dump(question, self.process.stdin, protocol=5)
             self.process.stdin.flush()
-            ready, _, _ = select.select([self.process.stdout], [], [], self._seconds)
-            if not ready:
-                self.process.kill()
-                raise _WorkerError(f"said nothing for {self._seconds:g} s")
             kind, content = pickle.load(self.process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
+            if time.monotonic() - begun >= self._seconds:
+                reason = f"had not answered after {self._seconds:g} s"
+                raise _WorkerError(reason) from error
             raise _WorkerError(self._how_it_ended()) from error
+        finally:
+            late.cancel()
         if kind == "error":
             raise RenderingError(f"renderer {self._name} said {content}")
         return content

@@ -22,7 +22,6 @@ from mjx_dex.vision.rendering.posing import Fields, posed
 class FilamentRenderer:
     """See ``gl.GlRenderer``."""
 
-    name = "filament"
     description = "MuJoCo's Filament renderer"
 
     def __init__(self, model: mujoco.MjModel, size: int):

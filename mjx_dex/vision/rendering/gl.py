@@ -10,11 +10,9 @@ class GlRenderer:
     """Draws without anti-aliasing and shadows, which take a CPU four times as long.
 
     Args:
-        model: the scene.
+        model: the scene; it is posed, painted and lit for every image.
         size: height and width of images [pixels].
     """
-
-    name = "gl"
 
     def __init__(self, model: mujoco.MjModel, size: int):
         model.vis.quality.offsamples = 0

@@ -17,9 +17,12 @@ from mjx_dex import rotations
 from mjx_dex.physics.mjx_engine import graph_mode
 from mjx_dex.vision.rendering.posing import Fields
 
+LACKS = ("light_intensity", "mat_metallic", "mat_roughness")
+"""Fields of MuJoCo's model that Warp's has not; Filament alone reads them."""
+
 
 class WarpRenderer:
-    """See ``gl.GlRenderer``.
+    """A ``Renderer``.
 
     The number of worlds is compiled in: each new one takes seconds.
     """
@@ -35,17 +38,17 @@ class WarpRenderer:
         device = jax.devices()[0]
         self.description = f"MJX-Warp's ray tracer on {device.device_kind}"
 
-    def render(self, qpos: np.ndarray, fields: Fields) -> jax.Array:
-        """Images [worlds, cameras, size, size, 3] uint8, on JAX's device."""
+    def render(self, qpos: np.ndarray | jax.Array, fields: Fields) -> jax.Array:
+        """See ``Renderer``; images are on JAX's device."""
         worlds = len(qpos)
         if worlds not in self._programs:
             self._programs[worlds] = self._compile(worlds)
-        known = {name: fields[name] for name in fields if hasattr(self._model, name)}
+        known = {name: fields[name] for name in fields if name not in LACKS}
         self._newest = self._programs[worlds](jnp.asarray(qpos, jnp.float32), known)
         return self._newest
 
-    def submit(self, qpos: np.ndarray, fields: Fields) -> Future:
-        """As ``Farm.submit``; JAX goes on before the images are there."""
+    def submit(self, qpos: np.ndarray | jax.Array, fields: Fields) -> Future:
+        """See ``Renderer``; JAX goes on before the images are there."""
         future = Future()
         future.set_result(self.render(qpos, fields))
         return future
