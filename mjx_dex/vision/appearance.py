@@ -23,8 +23,9 @@ CLASSIC_GAIN = 0.12
 """Diffuse and specular light of MuJoCo's own shading for one unit of intensity: images
 are neither black nor saturated over Table 9's range (measured)."""
 
-CANDELA = 25_000.0
-"""Filament's intensity for one unit: images as bright as MuJoCo's own (measured)."""
+CANDELA = 60_000.0
+"""Filament's intensity for one unit: its images are as bright as MuJoCo's own, or next
+to it, from 4 units on. Its tone mapping has dimmer ones darker (docs/vision.md)."""
 
 
 @struct.dataclass

@@ -8,12 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import mujoco
 import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.physics.native import available_cores
-from mjx_dex.vision import dataset, states
+from mjx_dex.vision import dataset
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.rendering import make_renderer
 from mjx_dex.vision.scene import VisionScene, build_scene
@@ -86,34 +87,37 @@ def make(
     config: VisionConfig, scene: VisionScene, about: dict, folder: Path
 ) -> dataset.Dataset:
     """Render a test set and write it."""
-    looks, number = config.appearance, about["scenes"]
-    draw = make_draw(scene, config.states, looks, PER_BATCH, held_out=True)
     workers = config.workers or available_cores()
     renderer = make_renderer(config.renderer, scene.model, config.rig.size, workers)
+    label, number = f"{renderer.name} test set", about["scenes"]
     with contextlib.closing(renderer):
         rendered = dataset.render(
-            draw, renderer, SEED, number, PER_BATCH, f"{renderer.name} test set"
+            _draw(config, scene), renderer, SEED, number, PER_BATCH, label
         )
     rendered = dataclasses.replace(rendered, about=about)
     dataset.save(rendered, folder)
     return rendered
 
 
+def _draw(config: VisionConfig, scene: VisionScene):
+    looks = config.appearance
+    return make_draw(scene, config.states, looks, PER_BATCH, held_out=True)
+
+
 def _about(config: VisionConfig, scene: VisionScene, scenes: int) -> dict:
-    """All that the images follow from."""
+    """All that the images follow from: options, and a digest of what they come to."""
     parts = ("renderer", "hand", "object", "rig", "states", "appearance")
     values = {name: settings.plain(config)[name] for name in parts}
     model = np.empty(mujoco.mj_sizeModel(scene.model), np.uint8)
     mujoco.mj_saveModel(scene.model, None, model)
-    if config.states.path:
-        states.load(config.states.path)
-        content = Path(config.states.path).read_bytes()
-        values["states"]["path"] = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(model)
+    for x in jax.tree.leaves(_draw(config, scene)(jax.random.key(SEED))):
+        digest.update(np.asarray(x).tobytes())
     return values | {
         "scenes": scenes,
         "seed": SEED,
         "mujoco": mujoco.__version__,
-        "scene": hashlib.sha256(model).hexdigest(),
+        "digest": digest.hexdigest(),
     }
 
 

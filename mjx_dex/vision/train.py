@@ -352,6 +352,7 @@ def plot_learning_curve(run_dir: Path) -> None:
         axis.plot([row["batch"] for row in rows][window - 1 :], smooth)
         axis.set(xlabel="batches", ylabel=f"{label}, training images")
         axis.set_ylim(bottom=0)
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
     figure.savefig(run_dir / "learning_curve.png", dpi=120)
     plt.close(figure)

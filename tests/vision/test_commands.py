@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from test_train import TINY as TINY_POLICY
 import mjx_dex.train
 from mjx_dex import evaluate as evaluate_policy
 from mjx_dex.vision import (
+    appearance,
     bench,
     collect,
     dataset,
@@ -291,6 +293,17 @@ def test_no_renderer_is_one_line(tmp_path, monkeypatch, capsys):
     arguments = [*SMOKE, "--renderer", "gl", "--run-dir", str(tmp_path / "run")]
     assert "renderer gl does not work here" in error_of(train, arguments, capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_test_set_is_another_where_its_scenes_are(run_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = replace(nets.load(run_dir).config, renderer="gl")
+    brightness = [testset.get(config, 2).images.mean()]
+    brightness.append(testset.get(config, 2).images.mean())
+    monkeypatch.setattr(appearance, "CLASSIC_GAIN", 2 * appearance.CLASSIC_GAIN)
+    brightness.append(testset.get(config, 2).images.mean())
+    assert brightness[0] == brightness[1] < brightness[2]
+    assert len(list((tmp_path / testset.FOLDER).iterdir())) == 2
 
 
 def test_a_truncated_test_set_is_one_line(run_dir, tmp_path, capsys):
