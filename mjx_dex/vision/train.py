@@ -77,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         if "RESOURCE_EXHAUSTED" in reason:
@@ -216,15 +219,8 @@ def steps(
             waited = max(0.0, came - learned.result())
             seconds = time.monotonic() - begun
             metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
-            yield (
-                learner,
-                batch,
-                metrics
-                | {
-                    "seconds": seconds,
-                    "waiting": waited / seconds,
-                },
-            )
+            metrics |= {"seconds": seconds, "waiting": waited / seconds}
+            yield learner, batch, metrics
             batch, number = following, number + 1
 
 
