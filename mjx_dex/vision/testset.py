@@ -30,7 +30,7 @@ SCENES = 992
 """As many as the paper's real samples (section 6.6)."""
 
 PER_BATCH = 16
-"""Scenes that are drawn at a time, so that all workers have some."""
+"""Scenes that are drawn at a time."""
 
 
 @dataclass(frozen=True)

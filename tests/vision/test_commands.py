@@ -113,6 +113,16 @@ def test_a_start_that_failed_leaves_its_folder_free(tmp_path, capsys):
     assert train.main([*arguments, "--learning.batches", "1"]) == 0
 
 
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path, capsys):
+    """No checkpoint has what it came to."""
+    run = tmp_path / "run"
+    arguments = [*SMOKE, "--learning.pool", "16", "--run-dir", str(run)]
+    arguments += ["--learning.learning-rate", "1e30", "--learning.batches", "9"]
+    line = error_of(train, arguments, capsys)
+    assert "became" in line and "from the checkpoint of batch 0" in line
+    assert len(list((run / "checkpoints").iterdir())) == 1
+
+
 def test_a_half_written_line_of_metrics_is_left_out(run_dir, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_dir, run)
