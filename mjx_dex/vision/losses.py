@@ -119,17 +119,26 @@ def _sign_invariant(outputs, truth: Pose, scales: Scales):
 
 def _rotation_6d(outputs, truth: Pose, scales: Scales):
     """Zhou et al. 2019: two columns of a matrix, which then are made orthogonal."""
-    rotation = _matrix_of(outputs[3:]) - rotations.to_matrix(truth.quaternion)
+    truth_matrix = rotations.to_matrix(truth.quaternion)
+    rotation = (_matrix_of(outputs[3:], scales) - truth_matrix) / _entry_scale(scales)
     position = _position_error(outputs[:3], truth, scales).sum()
     return (position + (rotation**2).sum()) / 12
 
 
+def _entry_scale(scales: Scales):
+    """Of a matrix's entries: near the identity they are twice a quaternion's."""
+    return 2 * scales.quaternion_deviation
+
+
 def _decode_6d(outputs, scales: Scales) -> Pose:
-    matrix = _matrix_of(outputs[3:])
+    matrix = _matrix_of(outputs[3:], scales)
     return Pose(_position_of(outputs[:3], scales), rotations.from_matrix(matrix))
 
 
-def _matrix_of(six: jax.Array) -> jax.Array:
+def _matrix_of(six: jax.Array, scales: Scales) -> jax.Array:
+    """From six outputs, which are 0 for the mean orientation."""
+    mean = rotations.to_matrix(rotations.normalize(scales.quaternion_mean))
+    six = mean[:, :2].T.reshape(6) + _entry_scale(scales) * six
     x = six[:3] / (jnp.linalg.norm(six[:3]) + 1e-8)
     y = six[3:] - x * (x @ six[3:])
     y = y / (jnp.linalg.norm(y) + 1e-8)

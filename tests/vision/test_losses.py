@@ -31,8 +31,11 @@ def outputs_for(loss, pose, scales):
     matrix = Rotation.from_quat([x, y, z, w]).as_matrix()
     if loss == "rotation_6d":
         # Of any length and not orthogonal: the same rotation.
-        first, second = 2.0 * matrix[:, 0], matrix[:, 1] + 0.3 * matrix[:, 0]
-        return jnp.concatenate([position, first, second])
+        six = np.stack([2.0 * matrix[:, 0], matrix[:, 1] + 0.3 * matrix[:, 0]])
+        w, x, y, z = np.asarray(scales.quaternion_mean)
+        mean = Rotation.from_quat([x, y, z, w]).as_matrix()
+        six = (six - mean[:, :2].T) / (2 * scales.quaternion_deviation)
+        return jnp.concatenate([position, six.ravel()])
     if loss == "keypoints":
         offset = (pose.position - scales.position_mean) / scales.half_size
         return (CORNERS @ matrix.T + offset).ravel()
@@ -53,6 +56,34 @@ def test_perfect_outputs_have_no_error_and_are_the_pose(name, poses, scales):
         np.testing.assert_allclose(found.position, pose.position, atol=1e-6)
         assert rotation_error(found.quaternion, pose.quaternion) < 0.1
         assert loss.error(outputs + 0.1, pose, scales) > 1e-4
+
+
+def test_small_turns_cost_about_as_much_in_every_loss_of_numbers(scales):
+    """Of orientations within 45 degrees no loss may be about positions alone."""
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(200, 3))
+    vectors *= rng.uniform(0, np.pi / 4, (200, 1)) / np.linalg.norm(
+        vectors, axis=1, keepdims=True
+    )
+    quaternions = jax.vmap(rotations.from_rotation_vector)(jnp.asarray(vectors))
+    poses = Pose(jnp.zeros((200, 3)) + 0.01 * rng.normal(size=(200, 3)), quaternions)
+    narrow = Scales.of(poses, half_size=0.0285)
+    shares = {}
+    for name in ("mse", "sign_invariant", "rotation_6d"):
+        loss = LOSSES[name]
+        nothing = jnp.zeros(loss.outputs)
+
+        def cost(pose, loss=loss, nothing=nothing):
+            return loss.outputs * loss.error(nothing, pose, narrow)
+
+        still = poses.replace(position=jnp.tile(narrow.position_mean, (200, 1)))
+        shares[name] = float(
+            jax.vmap(cost)(still).mean() / jax.vmap(cost)(poses).mean()
+        )
+    # Four unit variances of seven; nine entries of a matrix that has three freedoms.
+    assert shares["mse"] == pytest.approx(4 / 7, abs=0.02)
+    assert shares["sign_invariant"] == pytest.approx(4 / 7, abs=0.02)
+    assert 0.5 < shares["rotation_6d"] < 0.8
 
 
 def test_the_sign_of_a_quaternion_does_not_count_where_it_should_not(poses, scales):
