@@ -48,7 +48,21 @@ def load(
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
-    return _overlay(kind(), values or {}, where=str(path), prefix="")
+    return parse(values or {}, str(path), kind)
+
+
+def parse(values: dict[str, Any], where: str, kind: Callable[[], B] = Config) -> B:
+    """A configuration from values by name; what is not there is as by default.
+
+    Args:
+        values: nested, as ``plain`` gives them.
+        where: they are from, for messages.
+        kind: of configuration.
+
+    Raises:
+        ConfigError: if there is an unknown key or a wrong value.
+    """
+    return _overlay(kind(), values, where=where, prefix="")
 
 
 def save(config: Any, path: Path) -> None:

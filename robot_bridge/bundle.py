@@ -1,0 +1,153 @@
+"""The exported policy: a folder that is checked before anything in it is used.
+
+``manifest.json`` says what the numbers mean, ``weights.npz`` holds them,
+``golden.npz`` what they must give, ``policy.onnx`` the same network for other runtimes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robot_bridge.policy import Policy
+
+FORMAT = 1
+"""Of the manifest; a reader takes its own alone."""
+
+TOLERANCE = 1e-5
+"""Largest difference of golden outputs."""
+
+REQUIRED = {
+    "hand": {"side", "base_markers", "world_rotation", "chain"},
+    "control": {"period", "targets", "bins", "smoothing", "locked"},
+    "network": {"memory", "deviation"},
+    "goal": {"distribution", "angles", "tolerance", "seconds", "count", "drop_height"},
+    "training": {"run", "env_steps", "object", "stale_markers", "pose_age"},
+}
+"""Parts of a manifest and what each must say."""
+
+
+class BundleError(ValueError):
+    """A bundle that must not be run; the message names it and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A policy and what is needed to run it on a hand."""
+
+    path: Path
+    manifest: dict[str, Any]
+    policy: Policy
+    golden: dict[str, np.ndarray]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, which holds those of all other files."""
+        return hash_of(self.path / "manifest.json")
+
+    @property
+    def joints(self) -> list[str]:
+        """Shadow's names of the 24 joints, in the policy's order."""
+        return [joint["name"] for joint in self.manifest["joints"]]
+
+    @property
+    def actuators(self) -> list[str]:
+        """Shadow's names of the 20 actuators, in the policy's order."""
+        return [actuator["name"] for actuator in self.manifest["actuators"]]
+
+
+def load(path: Path) -> Bundle:
+    """Read a bundle, check all of it and recompute its golden vectors.
+
+    Raises:
+        BundleError: if a file is missing or was changed, the manifest is not of this
+            format, or this machine computes something else.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    for name, digest in manifest["files"].items():
+        if not (path / name).is_file():
+            raise BundleError(f"{path}: {name} is missing; export the run again")
+        if hash_of(path / name) != digest:
+            raise BundleError(
+                f"{path / name} is not what was exported (its SHA-256 differs from the "
+                "manifest's): it was changed or copied badly; export the run again"
+            )
+    weights = _arrays(path / "weights.npz")
+    golden = _arrays(path / "golden.npz")
+    try:
+        policy = Policy(weights, manifest["network"]["memory"])
+        bundle = Bundle(path, manifest, policy, golden)
+        difference, bins = compare_golden(bundle)
+    except (KeyError, ValueError) as error:
+        raise BundleError(f"{path}: weights do not fit: {error}") from error
+    if not difference <= TOLERANCE or bins:
+        raise BundleError(
+            f"{path}: this machine computes other outputs than the exporter did (by "
+            f"{difference:.1e}, {bins} bins differ); do not run it here"
+        )
+    return bundle
+
+
+def compare_golden(bundle: Bundle) -> tuple[float, int]:
+    """Largest difference from the golden outputs, and how many bins differ."""
+    golden, carry = bundle.golden, None
+    difference, bins = 0.0, 0
+    for observation, first, outputs in zip(
+        golden["observations"], golden["first"], golden["outputs"]
+    ):
+        carry = bundle.policy.initial_carry() if first else carry
+        carry, found = bundle.policy.step(carry, observation)
+        if found.shape != outputs.shape:
+            raise ValueError(f"outputs of shape {found.shape}, not {outputs.shape}")
+        difference = max(difference, float(np.abs(found - outputs).max()))
+        bins += int((found.argmax(-1) != outputs.argmax(-1)).sum())
+    return difference, bins
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text())
+    except OSError as error:
+        raise BundleError(
+            f"there is no bundle in {path} ({file.name}: {error.strerror}); make one: "
+            "python -m robot_bridge.export RUN OUT"
+        ) from error
+    except ValueError as error:
+        raise BundleError(f"{file} is not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise BundleError(
+            f"{file} has format {found}, and this bridge reads {FORMAT}; export the "
+            "run with the same version of mjx_dex"
+        )
+    for part, keys in REQUIRED.items():
+        missing = sorted(keys - set(manifest.get(part, {})))
+        if missing:
+            raise BundleError(f"{file} lacks {part}.{missing[0]}")
+    for part in ("joints", "actuators", "inputs", "files"):
+        if part not in manifest:
+            raise BundleError(f"{file} lacks {part}")
+    for name in ("weights.npz", "golden.npz"):
+        if name not in manifest["files"]:
+            raise BundleError(f"{file} lacks files.{name}")
+    return manifest
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error

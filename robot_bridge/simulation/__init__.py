@@ -1,0 +1,1 @@
+"""A hand to rehearse with: MuJoCo's C engine behind the real hand's interfaces."""
