@@ -1,0 +1,410 @@
+"""Everything between what a hand sends and what it is told.
+
+Knows no clock, file or network: the same calls with the same values give the same
+commands, which is what ``replay`` relies on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from robot_bridge.bundle import Bundle
+from robot_bridge.goals import GoalRules, Goals
+from robot_bridge.messages import HandInfo, Sample, Snapshot
+from robot_bridge.safety import Event, Fault, Limits, State, next_state
+from robot_bridge.sensing import Sensing
+from robot_bridge.task import Task
+
+REMEMBERED = 5
+"""Commands that controllers may still follow, when messages were lost or are late."""
+
+
+class RefusedError(ValueError):
+    """The policy must not run on this hand; the message says why."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the policy acts."""
+
+    most_likely: bool = False
+    """Take the most likely action instead of drawing one."""
+    force: float = 1.0
+    """Share of the controllers' force while running."""
+    speed: float | None = None
+    """Largest change of a target [rad/s], for a first run; slower than trained."""
+    seed: int = 0
+    """Of goals and actions."""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the hand is to be told."""
+
+    targets: np.ndarray | None = None
+    """[20] absolute [rad]; None: whatever they are."""
+    force: float = 1.0
+    """Share of the controllers' force; 0 is limp."""
+
+
+class Controller:
+    """The policy, its memory, its goals and its limits.
+
+    Args:
+        bundle: what was trained.
+        info: of the hand at the other end.
+        rules: of goals.
+        options: see there.
+
+    Raises:
+        RefusedError: if that hand is not the one that the policy was trained for.
+    """
+
+    def __init__(
+        self, bundle: Bundle, info: HandInfo, rules: GoalRules, options: Options
+    ):
+        check_hand(bundle, info, options.limits)
+        self._policy, self._options, self._rules = bundle.policy, options, rules
+        self._period = bundle.manifest["control"]["period"]
+        self._limits, self._bins = options.limits, bundle.manifest["control"]["bins"]
+        self._deviation = bundle.manifest["network"]["deviation"]
+        self._actuators = bundle.actuators
+        self.task = Task(bundle.manifest)
+        self.sensing = Sensing(bundle.manifest, info, self._limits)
+        self._allowed = actuator_limits(bundle, info) + np.array(
+            [self._limits.margin, -self._limits.margin]
+        )
+        # No further from the measured pose than an action can ask for: a backstop.
+        relative = bundle.manifest["control"]["targets"] == "relative"
+        self._reach = (1.1 if relative else 2.2) * self.task.half_range
+        self._generator = np.random.default_rng(options.seed)
+        self.state, self.why = State.CONNECT, ""
+        self.command: Command | None = None
+        self.goals: Goals | None = None
+        self.trials = 0
+        """That were started."""
+        self.oldest_pose = 0.0
+        """Of the object, that the policy acted on [s]."""
+        self.counts = {"late": 0, "held back": 0, "clipped": 0}
+        self._heard_from, self._now_checked = -np.inf, False
+        self._sent = deque(maxlen=REMEMBERED)
+        self._foreign: list[float] = []
+        self._set_points: Sample | None = None
+        self._late = 0
+        self._held_back = deque(maxlen=round(10 / self._period))
+
+    def look(self, snapshot: Snapshot, now: float, extra: Fault | None = None) -> None:
+        """Take in what the hand sends; stop if something is wrong.
+
+        Called often between ticks: a fault must not wait for the next one.
+
+        Args:
+            snapshot: the latest.
+            now: by the transport's clock [s].
+            extra: something that is known to be wrong otherwise.
+        """
+        self.sensing.update(snapshot)
+        if self.state is State.CONNECT and self.sensing.complete:
+            self._heard_from = now
+            self._go(Event.HEARD)
+        faults = [extra] if extra else []
+        if snapshot.fault:
+            faults.append(Fault("transport", snapshot.fault))
+        if snapshot.danger:
+            faults.append(Fault("transport", snapshot.danger, Event.DANGER))
+        if self.state is not State.CONNECT:
+            faults += self.sensing.faults(now, self.state is State.RUNNING)
+        faults += self._second_commander(snapshot.set_points)
+        self._react(faults, now)
+
+    @property
+    def goals_met(self) -> int:
+        """In this trial."""
+        return 0 if self.goals is None else self.goals.met
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether sensors have agreed for long enough to be trusted."""
+        return self.state is State.CHECK and self._now_checked
+
+    def is_trusted(self, now: float) -> bool:
+        """Whether nothing is wrong with what sensors say now."""
+        return not self.sensing.faults(now, moving=False)
+
+    def obey(self, wish: str, now: float) -> None:
+        """Do what a person asks: 'arm', 'start', 'hold' or 'stop'."""
+        if wish == "arm":
+            self.arm(now)
+        elif wish == "start":
+            self.start(now)
+        elif wish == "hold":
+            self._react([Fault("operator", "stopped by the operator")], now)
+        else:
+            self.stop()
+
+    def arm(self, now: float) -> None:
+        """A person's wish: hold the present pose with little force."""
+        if not self.is_trusted(now):
+            return
+        self._go(Event.ARM)
+        if self.state is State.ARMED:
+            self.why = ""
+            self.command = Command(self.here(), self._limits.armed_force)
+
+    def start(self, now: float) -> None:
+        """A person's wish: let the policy run, with an empty memory and a new goal."""
+        self._go(Event.START)
+        if self.state is not State.RUNNING:
+            return
+        self.why = ""
+        self.trials += 1
+        self._begin(now)
+        self._late = 0
+        self._held_back.clear()
+
+    def _begin(self, now: float) -> None:
+        """Forget the last trial."""
+        self._carry = self._policy.initial_carry()
+        self._smoothing = self.task.no_actions()
+        orientation = self.sensing.reading().object_orientation
+        self.goals = Goals(self._rules, self._generator, orientation, now)
+
+    def stop(self) -> None:
+        """A person's wish: end for good."""
+        self._go(Event.STOP)
+
+    def tick(self, now: float, due: float) -> dict[str, Any]:
+        """Act, once a control period.
+
+        Args:
+            now: by the transport's clock [s].
+            due: when this tick should have begun.
+
+        Returns:
+            What was thought, for the record.
+        """
+        self._count_late(now, due)
+        if self.state is not State.RUNNING:
+            return {}
+        end, targets, thought = self._think(now)
+        if end:
+            self._finish(end, now)
+            return {}
+        if not np.isfinite(targets).all():
+            self._react([Fault("policy", "the policy's output is not a number")], now)
+            return {}
+        targets = self._hold_back(targets, now)
+        if self.state is State.RUNNING:
+            self.command = Command(targets, self._options.force)
+        return thought
+
+    def _think(self, now: float) -> tuple[str, np.ndarray | None, dict[str, Any]]:
+        """Why the trial ends ('' if it does not), targets [20], and for the record."""
+        if self.sensing.is_dropped:
+            return "dropped", None, {}
+        reading = self.sensing.reading()
+        end = self.goals.judge(reading.object_orientation, now)
+        if end:
+            return end, None, {}
+        self.oldest_pose = max(self.oldest_pose, self.sensing.object.age(now))
+        observation = self.task.observe(reading, self.goals.goal)
+        self._carry, outputs = self._policy.step(self._carry, observation)
+        action = self._choose(outputs)
+        smoothed, self._smoothing = self.task.smooth(
+            self.task.decode(action), self._smoothing
+        )
+        targets = self.task.targets(smoothed, reading.joint_angles)
+        if not np.isfinite(outputs).all():
+            # The largest of logits that are no numbers would be a number.
+            targets = np.full_like(targets, np.nan)
+        return (
+            "",
+            targets,
+            {
+                "observation": observation,
+                "outputs": outputs,
+                "action": action,
+                "goal": self.goals.goal,
+                "angle": self.goals.angle,
+                "goals_met": self.goals.met,
+            },
+        )
+
+    def rehearse(self) -> None:
+        """Think once, to no effect: the first time is the slowest."""
+        inputs = np.zeros(self._policy.num_inputs, np.float32)
+        self._policy.step(self._policy.initial_carry(), inputs)
+
+    def ages(self, now: float) -> dict[str, float]:
+        """Of what the policy acts on [s]."""
+        sensing = self.sensing
+        return {
+            "joints": sensing.joints.age(now),
+            "tips": max(tip.age(now) for tip in sensing.tips),
+            "object": sensing.object.age(now),
+        }
+
+    def forget(self) -> None:
+        """The hand is somebody else's, until armed anew."""
+        self.command = None
+        self._sent.clear()
+        self._foreign.clear()
+
+    def sent(self, command: Command) -> None:
+        """Remember what the hand was told."""
+        if command.targets is not None:
+            self._sent.append(command.targets)
+
+    def _choose(self, outputs: np.ndarray) -> np.ndarray:
+        """Bins [20], or numbers where the policy's outputs are mean and deviation."""
+        drawn = not self._options.most_likely
+        if self._bins is None:
+            deviation = drawn * self._deviation * np.exp(outputs[:, 1])
+            noise = self._generator.standard_normal(len(outputs))
+            return outputs[:, 0] + deviation * noise
+        if drawn:
+            # The largest of logits with Gumbel noise is a draw from their softmax.
+            outputs = outputs - np.log(-np.log(self._generator.random(outputs.shape)))
+        return outputs.argmax(-1)
+
+    def _hold_back(self, targets: np.ndarray, now: float) -> np.ndarray:
+        """Targets that the hand may be told."""
+        here = self.here()
+        allowed = np.clip(targets, here - self._reach, here + self._reach)
+        held_back = bool((allowed != targets).any())
+        if self._options.speed is not None and self._sent:
+            step = self._options.speed * self._period
+            allowed = np.clip(allowed, self._sent[-1] - step, self._sent[-1] + step)
+        self.counts["held back"] += held_back
+        self._held_back.append(held_back)
+        clipped = np.clip(allowed, *self._allowed.T)
+        self.counts["clipped"] += int((clipped != allowed).any())
+        if sum(self._held_back) > self._limits.clamped_share * self._held_back.maxlen:
+            self._react(
+                [
+                    Fault(
+                        "held back",
+                        f"targets had to be held back in {sum(self._held_back)} of the "
+                        f"last {len(self._held_back)} ticks",
+                    )
+                ],
+                now,
+            )
+        return clipped
+
+    def here(self) -> np.ndarray:
+        """[20] the measured pose, as targets within the hand's limits."""
+        here = self.task.actuator_angles(self.sensing.joints.value)
+        return np.clip(here, *self._allowed.T)
+
+    def _second_commander(self, sample: Sample | None) -> list[Fault]:
+        """Whether controllers follow what this bridge never sent."""
+        if sample is None or sample is self._set_points or not self._sent:
+            return []
+        self._set_points = sample
+        near = self._limits.set_point_error
+        # Each actuator apart: their messages do not come together.
+        off = np.abs(np.array(self._sent) - sample.value).min(0)
+        now = sample.received
+        recent = [t for t in self._foreign if now - t < 1.0]
+        self._foreign = recent if off.max() < near else [*recent, now]
+        if len(self._foreign) < self._limits.foreign_set_points:
+            return []
+        worst = int(off.argmax())
+        return [
+            Fault(
+                "second commander",
+                f"{self._actuators[worst]} follows a target, {sample.value[worst]:.2f} "
+                "rad, that this bridge did not send: something else commands the hand",
+            )
+        ]
+
+    def _count_late(self, now: float, due: float) -> None:
+        is_late = now - due > self._period
+        self.counts["late"] += is_late
+        self._late = self._late + 1 if is_late else 0
+        if self._late >= self._limits.late_ticks and self.state is State.RUNNING:
+            message = (
+                f"{self._late} ticks in a row were late, the last by "
+                f"{1000 * (now - due):.0f} ms"
+            )
+            self._react([Fault("late", message)], now)
+
+    def _react(self, faults: list[Fault], now: float) -> None:
+        """Change the state for the worst of faults, and the command with it."""
+        before = self.state
+        self._now_checked = (
+            not faults and now - self._heard_from > self._limits.check_time
+        )
+        if faults:
+            worst = next((f for f in faults if f.event is Event.DANGER), faults[0])
+            self._go(worst.event)
+            if self.state is not before:
+                self.why = worst.message
+        if self.state is before:
+            return
+        if self.state is State.HOLD:
+            self.command = Command(self.here(), self._options.force)
+            if worst.name == "guard":
+                self.command = None  # the guard holds the hand, and lets go of it
+        if self.state is State.LIMP:
+            self.command = Command(None, 0.0)
+
+    def _finish(self, end: str, now: float) -> None:
+        self._go(Event.FINISHED)
+        self.why = end
+        self.command = Command(self.here(), self._options.force)
+
+    def _go(self, event: Event) -> None:
+        self.state = next_state(self.state, event)
+
+
+def actuator_limits(bundle: Bundle, info: HandInfo) -> np.ndarray:
+    """[20, 2] the hand's own limits of actuators: of coupled joints, their sums."""
+    return np.array(
+        [
+            np.sum([info.limits[joint] for joint in actuator["joints"]], axis=0)
+            for actuator in bundle.manifest["actuators"]
+        ]
+    )
+
+
+def check_hand(bundle: Bundle, info: HandInfo, limits: Limits) -> None:
+    """Whether a policy may run on a hand.
+
+    Raises:
+        RefusedError: if not.
+    """
+    side = bundle.manifest["hand"]["side"]
+    if info.side != side:
+        raise RefusedError(
+            f"the policy was trained for a {side} hand, and {info.serial} is a "
+            f"{info.side} one"
+        )
+    missing = [name for name in bundle.joints if name not in info.limits]
+    if missing:
+        raise RefusedError(
+            f"the robot's description has no joint {missing[0]}; it has "
+            f"{', '.join(sorted(info.limits))}"
+        )
+    if info.mode != "position":
+        raise RefusedError(
+            f"the hand is in {info.mode} mode, in which its controllers overwrite "
+            "targets; change it to position mode first"
+        )
+    trained = np.array([[a["low"], a["high"]] for a in bundle.manifest["actuators"]])
+    robot = actuator_limits(bundle, info)
+    excess = np.maximum(robot[:, 0] - trained[:, 0], trained[:, 1] - robot[:, 1])
+    worst = int(excess.argmax())
+    if excess[worst] > limits.range_excess:
+        low, high = robot[worst]
+        raise RefusedError(
+            f"{bundle.actuators[worst]}: the policy's targets go from "
+            f"{trained[worst, 0]:.3f} to {trained[worst, 1]:.3f} rad, and the robot's "
+            f"description allows {low:.3f} to {high:.3f}"
+        )

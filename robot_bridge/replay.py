@@ -1,0 +1,142 @@
+"""``python -m robot_bridge.replay FILE``: think a recording through once more.
+
+The same sensors, wishes and times go into the same controller. With the bundle that was
+recorded, every command must come out the same, bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robot_bridge import bundle as bundles
+from robot_bridge.controller import Controller, Options
+from robot_bridge.goals import GoalRules
+from robot_bridge.messages import HandInfo, Snapshot
+from robot_bridge.recording import RecordingError, numbers, read, sample_of
+from robot_bridge.safety import Fault, Limits
+from robot_bridge.sweep import Sweep
+
+
+@dataclass
+class Comparison:
+    """Of commands that were recorded with those that come out now."""
+
+    ticks: int = 0
+    """While the policy ran."""
+    different: int = 0
+    """Ticks whose state or command is not the same, bit for bit."""
+    largest: float = 0.0
+    """Largest difference of a target [rad]."""
+    first: str = ""
+    """The first that differs."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("--bundle", type=Path, help="another policy than was recorded")
+    parser.add_argument("--tolerance", type=float, default=0.0, help="of targets [rad]")
+    options = parser.parse_args(arguments)
+    try:
+        found = replay(options.recording, options.bundle)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    same = found.largest <= options.tolerance and (
+        not found.different or options.tolerance > 0
+    )
+    print(
+        f"{found.ticks} ticks of the policy: {found.different} differ, by at most "
+        f"{found.largest:.1e} rad" + (f"; first {found.first}" if found.first else "")
+    )
+    return 0 if same else 1
+
+
+def replay(path: Path, other: Path | None = None) -> Comparison:
+    """Compare a recording with what its policy, or another's, does now.
+
+    Raises:
+        RecordingError: if the file is no recording, or its bundle has changed.
+        BundleError: if its bundle cannot be read.
+    """
+    entries = read(path)
+    topic, start = next(entries)
+    if topic != "start":
+        raise RecordingError(f"{path} does not begin with what was run")
+    loaded = bundles.load(other or Path(start["bundle"]))
+    if other is None and loaded.digest != start["digest"]:
+        raise RecordingError(
+            f"{path} was made with another export of {start['bundle']}; give its "
+            "bundle with --bundle"
+        )
+    controller = _controller(loaded, start)
+    samples, found = {}, Comparison()
+    for topic, entry in entries:
+        if topic == "look":
+            samples.update(
+                {name: sample_of(value) for name, value in entry["samples"].items()}
+            )
+            snapshot = Snapshot(
+                **samples,
+                **{name: entry[name] for name in ("object_frame", "fault", "danger")},
+            )
+            extra = entry["extra"] and Fault(*entry["extra"][:2])
+            before = controller.state
+            controller.look(snapshot, entry["now"], extra)
+            if controller.state is not before and start["armed"]:
+                _sent(controller)
+        elif topic == "wish" and entry["wish"] == "new trial":
+            controller.forget()
+        elif topic == "wish":
+            controller.obey(entry["wish"], entry["now"])
+        elif topic == "tick":
+            controller.tick(entry["now"], entry["due"])
+            if entry["sent"]:
+                _sent(controller)
+            _compare(controller, entry, found)
+    return found
+
+
+def _controller(loaded: bundles.Bundle, start: dict) -> Controller:
+    info = start["info"]
+    limits = {name: tuple(ends) for name, ends in info["limits"].items()}
+    options = start["options"]
+    options = Options(**{**options, "limits": Limits(**options["limits"])})
+    hand = HandInfo(**{**info, "limits": limits})
+    if start["sweep"]:
+        return Sweep(loaded, hand, options, start["sweep"])
+    return Controller(loaded, hand, GoalRules(**start["rules"]), options)
+
+
+def _sent(controller: Controller) -> None:
+    if controller.command is not None:
+        controller.sent(controller.command)
+
+
+def _compare(controller: Controller, entry: dict, found: Comparison) -> None:
+    was, now = entry["command"], controller.command
+    if entry["state"] == "running":
+        found.ticks += 1
+    difference, same = 0.0, entry["state"] == controller.state.value
+    if (was is None) != (now is None):
+        same = False
+    elif was is not None and was["targets"] is not None and now.targets is not None:
+        difference = float(np.abs(numbers(was["targets"]) - now.targets).max())
+    same = same and difference == 0.0
+    found.different += not same
+    found.largest = max(found.largest, difference)
+    if not same and not found.first:
+        found.first = (
+            f"at {entry['now']:.3f} s: {entry['state']} was recorded, and now it is "
+            f"{controller.state.value} ({controller.why})"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

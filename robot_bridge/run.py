@@ -1,0 +1,359 @@
+"""``python -m robot_bridge.run BUNDLE``: the policy on a hand.
+
+By default on a simulated one, in a process of its own: a rehearsal. On a real hand
+nothing is sent without ``--arm``.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before NumPy is loaded: a second thread would lower the median and wreck the worst.
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import argparse
+import contextlib
+import json
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from robot_bridge import bundle as bundles
+from robot_bridge.controller import Command, Controller, Options
+from robot_bridge.goals import GoalRules
+from robot_bridge.guard import Guard, NoGuard
+from robot_bridge.loop import Loop
+from robot_bridge.realtime import take_priority
+from robot_bridge.recording import NoRecorder, Recorder
+from robot_bridge.safety import Limits, State
+from robot_bridge.sweep import Sweep
+from robot_bridge.transports.poses import FRAMES, PoseSocket
+
+CONNECTING = 20.0
+"""A hand that has not answered in this time never will [s]."""
+
+PATIENCE = 60.0
+"""A simulated hand whose sensors cannot be trusted for so long, by its own clock, never
+will be: an object that is dropped at every start takes a while [s]."""
+
+ENDS = ("dropped", "out of time", "completed")
+"""Why trials end; anything else is a fault."""
+
+
+@dataclass
+class Rehearsal:
+    """An operator's script for simulated hands: arm, start, count, put back."""
+
+    trials: int
+    keep_going: bool = False
+    """Begin the next trial after a fault, too."""
+    goals: list[int] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    deadline: float = np.inf
+    """When the run is over, by the transport's clock [s]."""
+    interrupted: bool = False
+    waiting_since: float | None = None
+    """For sensors that can be trusted [s]."""
+
+    def wish(self, controller: Controller, now: float) -> str:
+        """See ``Operator``."""
+        state = controller.state
+        if self.interrupted or now > self.deadline:
+            return "stop"
+        if state in (State.ARMED, State.RUNNING) or self.waiting_since is None:
+            self.waiting_since = now
+        if now - self.waiting_since > PATIENCE:
+            return "stop"
+        if state is not State.RUNNING and controller.trials > len(self.goals):
+            self.goals.append(controller.goals_met)
+            self.ends.append(controller.why)
+            print(
+                f"trial {len(self.goals)}: {self.goals[-1]} goals, {self.ends[-1]}",
+                flush=True,
+            )
+            failed = self.ends[-1] not in ENDS and not self.keep_going
+            if failed or len(self.goals) >= self.trials:
+                return "stop"
+            # Until the object lies in the hand, much of a simulation's time may pass.
+            self.waiting_since = None
+            return "new trial"
+        if state is State.CHECK and controller.is_checked:
+            return "arm"
+        if state in (State.HOLD, State.LIMP) and not controller.is_trusted(now):
+            return ""
+        if state in (State.HOLD, State.LIMP):
+            return "arm"
+        return "start" if state is State.ARMED else ""
+
+
+@dataclass
+class Person(Rehearsal):
+    """Someone at the keyboard: Enter takes the next step, or stops the hand."""
+
+    def wish(self, controller: Controller, now: float) -> str:
+        """See ``Operator``."""
+        state = controller.state
+        if state is not State.RUNNING and controller.trials > len(self.goals):
+            self.goals.append(controller.goals_met)
+            self.ends.append(controller.why)
+            print(f"trial {len(self.goals)}: {self.goals[-1]} goals, {self.ends[-1]}")
+        if self.interrupted or now > self.deadline or len(self.goals) >= self.trials:
+            return "stop"
+        if state is not getattr(self, "_told", None):
+            self._told = state
+            print(f"{state.value}: {HINTS.get(state, '')}", flush=True)
+        if not select.select([sys.stdin], [], [], 0)[0]:
+            return ""
+        line = sys.stdin.readline()
+        if not line or line.strip() == "q":
+            return "stop"
+        return {
+            State.CHECK: "arm" if controller.is_checked else "",
+            State.ARMED: "start",
+            State.RUNNING: "hold",
+            State.HOLD: "arm",
+            State.LIMP: "arm",
+        }.get(state, "")
+
+
+HINTS = {
+    State.CONNECT: "waiting for every sensor",
+    State.CHECK: "put the object into the hand; Enter arms, q ends",
+    State.ARMED: "Enter starts the policy, q ends",
+    State.RUNNING: "Enter stops it",
+    State.HOLD: "holding; put the object back; Enter arms, q ends",
+    State.LIMP: "limp; Enter arms, q ends",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m robot_bridge.run", description=__doc__.split("\n")[0]
+    )
+    add = parser.add_argument
+    add("bundle", type=Path)
+    add("--transport", choices=("sim", "lockstep", "ros1"), default="sim")
+    add("--socket", type=Path, help="of a simulated hand that runs already")
+    add("--ros", type=json.loads, default={}, help="options of ros1: see its docstring")
+    add("--arm", action="store_true", help="send commands to a hand on ROS")
+    add("--trials", type=int, default=5)
+    add("--minutes", type=float, help="end after this time")
+    add("--goals", type=int, help="that complete a trial; the bundle's if not given")
+    add("--seconds", type=float, help="for each goal; the bundle's if not given")
+    add("--most-likely", action="store_true", help="do not draw actions")
+    add("--force", type=float, default=1.0, help="share of the controllers' force")
+    add("--speed", type=float, help="limit of targets' change [rad/s]")
+    add("--poses", type=Path, help="a socket that another process sends poses to")
+    add("--poses-frame", choices=FRAMES, default="hand", help="of those poses")
+    add("--pose-age", type=float, help="largest age of the object's pose [s]")
+    add("--imperfections", choices=("clean", "unseen"), default="clean")
+    add("--seed", type=int, default=0, help="of hand, goals and actions")
+    add("--rt-priority", type=int, help="1 to 99: run before other processes")
+    add("--sweep", type=float, help="move every joint for so long [s]; no object")
+    add("--keep-going", action="store_true", help="after a fault of a simulated hand")
+    add("--on-exit", choices=("hold", "limp"), default="hold")
+    add("--record", type=Path, help="a new file; by default in runs/bridge")
+    add("--no-record", action="store_true")
+    add("--json", type=Path, help="write the figures to this file")
+    add("--events", action="store_true", help="print every change of state as JSON")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    loaded = bundles.load(options.bundle)
+    changes = {"count": options.goals, "seconds": options.seconds}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    rules = GoalRules.of(loaded.manifest, **changes)
+    limits = Limits()
+    if options.pose_age is not None:
+        limits = Limits(object_age=options.pose_age)
+    acting = Options(
+        options.most_likely, options.force, options.speed, options.seed, limits
+    )
+    with contextlib.ExitStack() as stack:
+        transport, reach = _transport(options, loaded, stack)
+        if options.poses:
+            transport = PoseSocket(transport, options.poses, options.poses_frame)
+        stack.callback(transport.close)
+        info = transport.connect(CONNECTING)
+        armed = options.transport != "ros1" or options.arm
+        if options.sweep:
+            controller = Sweep(loaded, info, acting, options.sweep)
+            options.trials = 1
+            if info.simulated:
+                transport.new_trial(with_object=False)
+        else:
+            controller = Controller(loaded, info, rules, acting)
+        recorder = _recorder(options)
+        stack.callback(recorder.close)
+        guard = Guard([str(options.bundle), *reach]) if reach and armed else NoGuard()
+        stack.callback(guard.close)
+        if reach and armed:
+            guard.wait_until_ready(30.0)
+        recorder.put(
+            "start",
+            {
+                "bundle": str(options.bundle.resolve()),
+                "digest": loaded.digest,
+                "info": info,
+                "rules": rules,
+                "options": acting,
+                "armed": armed,
+                "transport": options.transport,
+                "sweep": options.sweep,
+            },
+        )
+        _introduce(loaded, info, armed, recorder)
+        operator = (Rehearsal if info.simulated else Person)(
+            options.trials, options.keep_going
+        )
+        if options.minutes:
+            operator.deadline = transport.now() + 60 * options.minutes
+        _on_signals(operator)
+        take_priority(options.rt_priority)
+        tell = _print_event if options.events else lambda event: None
+        loop = Loop(controller, transport, operator, armed, recorder, guard, tell)
+        try:
+            loop.run(loaded.manifest["control"]["period"])
+        finally:
+            if armed:
+                _let_go(controller, transport, options.on_exit)
+    if recorder.error:
+        print(f"error: {recorder.error}", file=sys.stderr)
+    _summarize(operator, controller, loop, loaded)
+    if options.json:
+        _save(options, operator, controller, loop)
+    return 0 if all(end in ENDS for end in operator.ends) and operator.ends else 1
+
+
+def _transport(options, loaded, stack):
+    """The transport, and how the guard reaches the same hand."""
+    if options.transport == "lockstep":
+        from robot_bridge.simulation.hand import SimulatedHand
+        from robot_bridge.simulation.imperfections import PRESETS
+        from robot_bridge.transports.lockstep import Lockstep
+
+        flaws = PRESETS[options.imperfections]
+        return Lockstep(SimulatedHand(loaded.manifest, flaws, options.seed)), []
+    if options.transport == "ros1":
+        from robot_bridge.transports.ros1 import RosHand
+
+        reach = ["--ros", json.dumps(options.ros)]
+        return RosHand(loaded.manifest, **options.ros), reach
+    from robot_bridge.transports.socket import SocketHand
+
+    path = options.socket or _start_hand(options, stack)
+    return SocketHand(path), ["--socket", str(path)]
+
+
+def _start_hand(options, stack) -> Path:
+    """A simulated hand in a process that ends with this one."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dex_"))
+    path = Path(folder) / "hand"
+    command = [sys.executable, "-m", "robot_bridge.sim_hand", str(options.bundle)]
+    command += ["--socket", str(path), "--imperfections", options.imperfections]
+    command += ["--seed", str(options.seed)]
+    if options.rt_priority:
+        command += ["--rt-priority", str(options.rt_priority)]
+    hand = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+
+    def end():
+        hand.terminate()
+        hand.wait(timeout=10)
+
+    stack.callback(end)
+    return path
+
+
+def _recorder(options) -> Recorder | NoRecorder:
+    if options.no_record:
+        return NoRecorder()
+    name = time.strftime("%Y-%m-%d_%H-%M-%S") + f"_{os.getpid()}.mcap"
+    return Recorder(options.record or Path("runs/bridge") / name)
+
+
+def _introduce(loaded, info, armed, recorder) -> None:
+    training = loaded.manifest["training"]
+    print(
+        f"{loaded.path.name}: {training['run']}, {training['env_steps']:,} env steps; "
+        f"hand {info.serial} ({info.side}); "
+        + ("armed" if armed else "dry run: nothing is sent (--arm to move)")
+    )
+    if isinstance(recorder, Recorder):
+        print(f"recording to {recorder.path}", flush=True)
+
+
+def _on_signals(operator) -> None:
+    def interrupt(*_):
+        operator.interrupted = True
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _let_go(controller: Controller, transport, how: str) -> None:
+    """Leave the hand at its measured pose, or limp: never at a far target."""
+    if how == "limp" or controller.sensing.joints.value is None:
+        transport.send(Command(None, 0.0))
+    elif controller.command is not None:
+        transport.send(Command(controller.here(), controller.command.force))
+
+
+def _print_event(event: dict) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def _summarize(operator, controller, loop, loaded) -> None:
+    goals, period = operator.goals, loaded.manifest["control"]["period"]
+    if goals:
+        print(
+            f"goals in a row: {np.mean(goals):.1f} ± {np.std(goals):.1f} "
+            f"(median {np.median(goals):g}, {len(goals)} trials: "
+            f"{' '.join(map(str, sorted(goals, reverse=True)))})"
+        )
+    counts = ", ".join(f"{name} {count}" for name, count in controller.counts.items())
+    print(f"{loop.timing.report(period)}; {counts}")
+    trained = loaded.manifest["training"]["pose_age"] + period
+    if controller.oldest_pose > trained:
+        print(
+            f"the object's pose was up to {1000 * controller.oldest_pose:.0f} ms old, "
+            f"and the policy was trained with {1000 * trained:.0f} ms at most"
+        )
+    if controller.why and controller.why not in ENDS:
+        print(f"the hand was held: {controller.why}")
+
+
+def _save(options, operator, controller, loop) -> None:
+    content = {
+        "bundle": str(options.bundle),
+        "transport": options.transport,
+        "imperfections": options.imperfections,
+        "goals": operator.goals,
+        "ends": operator.ends,
+        "counts": controller.counts,
+        "late": loop.timing.late,
+        "took": loop.timing.took,
+    }
+    options.json.write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""``python -m robot_bridge.sim_hand BUNDLE``: a simulated hand in a process of its own.
+
+It runs in real time and answers on a unix socket and, with ``--ros``, under the names
+of Shadow's driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from robot_bridge import bundle, wire
+from robot_bridge.realtime import take_priority
+from robot_bridge.sensors import load_maps
+from robot_bridge.simulation.faults import Disturbance, Faults
+from robot_bridge.simulation.hand import STEP, SimulatedHand
+from robot_bridge.simulation.imperfections import PRESETS
+
+FAR_BEHIND = 0.25
+"""Real time that is not made up for: after a stop, or while a trial begins [s]."""
+
+
+class HandServer:
+    """Steps a hand in real time and passes on what it says and is told.
+
+    Args:
+        hand: simulated.
+        path: of the unix socket.
+        log: of commands, a JSON object in each line; None for none.
+    """
+
+    def __init__(self, hand: SimulatedHand, path: Path, log: Path | None = None):
+        self._hand, self._path = hand, path
+        self._faults = Faults()
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self._users: set[str] = set()
+        self._sequence = 0
+        self._log = log.open("w", buffering=1) if log else None
+        self._ros = None
+        self._sent: object = None
+        self.closing = False
+
+    def serve_ros(self, ros) -> None:
+        """Speak ROS, too: ``ros`` is a ``simulation.ros_server.RosServer``."""
+        self._ros = ros
+
+    def run(self) -> None:
+        """Until ``closing``."""
+        began = time.monotonic() - self._hand.time
+        while not self.closing:
+            self._listen()
+            if self._ros:
+                for command in self._ros.commands():
+                    self._command("ros", *command)
+            behind = time.monotonic() - began - self._hand.time
+            if behind > FAR_BEHIND:
+                began += behind
+            while behind >= STEP:
+                self._hand.step(STEP)
+                behind -= STEP
+                if self._hand.messages is not self._sent:
+                    self._sent = self._hand.messages
+                    self._speak()
+            time.sleep(STEP)
+        for user in self._users:
+            self._send(user, wire.BYE, {})
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                data, user = self._socket.recvfrom(65536)
+            except BlockingIOError:
+                return
+            message = wire.unpack(data)
+            if message is None:
+                continue
+            if message.kind == wire.HELLO:
+                self._users.add(user)
+                self._send(user, wire.INFO, dataclasses.asdict(self._hand.info))
+            elif message.kind == wire.COMMAND:
+                targets = message.content[1:]
+                has_targets = not np.isnan(targets).all()
+                force = float(message.content[0])
+                self._command(user, targets if has_targets else None, force)
+            elif message.kind == wire.NEW_TRIAL:
+                self._hand.reset(**message.content)
+            elif message.kind == wire.FAULT:
+                self._disturb(message.content)
+            elif message.kind == wire.BYE:
+                self._users.discard(user)
+
+    def _disturb(self, content: dict) -> None:
+        if not content:
+            self._faults.clear()
+            return
+        self._faults.add(Disturbance(**content))
+        self._write({"time": time.monotonic(), "fault": content})
+
+    def _command(self, user: str, targets: np.ndarray | None, force: float) -> None:
+        self._hand.command(targets, force)
+        named = None if targets is None else [round(t, 4) for t in targets.tolist()]
+        self._write(
+            {"time": time.monotonic(), "from": user, "force": force, "targets": named}
+        )
+
+    def _speak(self) -> None:
+        now = time.monotonic()
+        for channel, value in self._hand.messages.items():
+            for disturbed, stamp in self._faults.pass_on(channel, value, now, now):
+                self._publish(channel, disturbed, stamp)
+        self._publish("set_points", self._hand.set_points, now)
+
+    def _publish(self, channel: str, value: np.ndarray, stamp: float) -> None:
+        if self._ros:
+            self._ros.publish(channel, value, stamp)
+        index = wire.CHANNELS.index(channel)
+        numbers = np.concatenate([[index, 0.0], value.reshape(-1)])
+        for user in list(self._users):
+            self._send(user, wire.SENSOR, numbers, stamp)
+
+    def _send(self, user: str, kind: int, content, stamp: float | None = None) -> None:
+        self._sequence += 1
+        when = time.monotonic() if stamp is None else stamp
+        try:
+            self._socket.sendto(wire.pack(kind, self._sequence, when, content), user)
+        except (FileNotFoundError, ConnectionRefusedError):
+            self._users.discard(user)
+        except BlockingIOError:
+            pass  # it does not read: what is old is of no use to it
+
+    def _write(self, content: dict) -> None:
+        if self._log:
+            self._log.write(json.dumps(content) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--socket", type=Path, required=True, help="path of its socket")
+    parser.add_argument("--ros", action="store_true", help="speak ROS, too")
+    parser.add_argument("--imperfections", choices=PRESETS, default="clean")
+    parser.add_argument("--seed", type=int, default=0, help="of the hand and its noise")
+    parser.add_argument("--side", choices=("right", "left"), default="right")
+    parser.add_argument("--rt-priority", type=int, help="1 to 99: run before others")
+    parser.add_argument(
+        "--trajectory", action="store_true", help="be in trajectory mode, on ROS"
+    )
+    parser.add_argument("--sensors", type=Path, help="what the driver calibrates by")
+    parser.add_argument("--log", type=Path, help="write every command to this file")
+    options = parser.parse_args(arguments)
+    try:
+        loaded = bundle.load(options.bundle)
+        flaws = PRESETS[options.imperfections]
+        hand = SimulatedHand(loaded.manifest, flaws, options.seed, options.side)
+        if options.sensors:
+            hand.sensor_maps = load_maps(options.sensors, loaded.joints)
+        server = HandServer(hand, options.socket, options.log)
+        if options.ros:
+            from robot_bridge.simulation.ros_server import RosServer
+
+            server.serve_ros(RosServer(hand, options.trajectory))
+        take_priority(options.rt_priority)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+    def close(*_):
+        server.closing = True
+
+    signal.signal(signal.SIGTERM, close)
+    signal.signal(signal.SIGINT, close)
+    print(f"{hand.serial}, {options.imperfections}, at {options.socket}", flush=True)
+    server.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
