@@ -15,13 +15,11 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import argparse
 import contextlib
 import json
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,107 +29,15 @@ from robot_bridge.controller import Command, Controller, Options
 from robot_bridge.goals import GoalRules
 from robot_bridge.guard import Guard, NoGuard
 from robot_bridge.loop import Loop
+from robot_bridge.operators import ENDS, Person, Rehearsal, Trials
 from robot_bridge.realtime import take_priority
 from robot_bridge.recording import NoRecorder, Recorder
-from robot_bridge.safety import Limits, State
+from robot_bridge.safety import Limits
 from robot_bridge.sweep import Sweep
 from robot_bridge.transports.poses import FRAMES, PoseSocket
 
 CONNECTING = 20.0
 """A hand that has not answered in this time never will [s]."""
-
-PATIENCE = 60.0
-"""A simulated hand whose sensors cannot be trusted for so long, by its own clock, never
-will be: an object that is dropped at every start takes a while [s]."""
-
-ENDS = ("dropped", "out of time", "completed")
-"""Why trials end; anything else is a fault."""
-
-
-@dataclass
-class Rehearsal:
-    """An operator's script for simulated hands: arm, start, count, put back."""
-
-    trials: int
-    keep_going: bool = False
-    """Begin the next trial after a fault, too."""
-    goals: list[int] = field(default_factory=list)
-    ends: list[str] = field(default_factory=list)
-    deadline: float = np.inf
-    """When the run is over, by the transport's clock [s]."""
-    interrupted: bool = False
-    waiting_since: float | None = None
-    """For sensors that can be trusted [s]."""
-
-    def wish(self, controller: Controller, now: float) -> str:
-        """See ``Operator``."""
-        state = controller.state
-        if self.interrupted or now > self.deadline:
-            return "stop"
-        if state in (State.ARMED, State.RUNNING) or self.waiting_since is None:
-            self.waiting_since = now
-        if now - self.waiting_since > PATIENCE:
-            return "stop"
-        if state is not State.RUNNING and controller.trials > len(self.goals):
-            self.goals.append(controller.goals_met)
-            self.ends.append(controller.why)
-            print(
-                f"trial {len(self.goals)}: {self.goals[-1]} goals, {self.ends[-1]}",
-                flush=True,
-            )
-            failed = self.ends[-1] not in ENDS and not self.keep_going
-            if failed or len(self.goals) >= self.trials:
-                return "stop"
-            # Until the object lies in the hand, much of a simulation's time may pass.
-            self.waiting_since = None
-            return "new trial"
-        if state is State.CHECK and controller.is_checked:
-            return "arm"
-        if state in (State.HOLD, State.LIMP) and not controller.is_trusted(now):
-            return ""
-        if state in (State.HOLD, State.LIMP):
-            return "arm"
-        return "start" if state is State.ARMED else ""
-
-
-@dataclass
-class Person(Rehearsal):
-    """Someone at the keyboard: Enter takes the next step, or stops the hand."""
-
-    def wish(self, controller: Controller, now: float) -> str:
-        """See ``Operator``."""
-        state = controller.state
-        if state is not State.RUNNING and controller.trials > len(self.goals):
-            self.goals.append(controller.goals_met)
-            self.ends.append(controller.why)
-            print(f"trial {len(self.goals)}: {self.goals[-1]} goals, {self.ends[-1]}")
-        if self.interrupted or now > self.deadline or len(self.goals) >= self.trials:
-            return "stop"
-        if state is not getattr(self, "_told", None):
-            self._told = state
-            print(f"{state.value}: {HINTS.get(state, '')}", flush=True)
-        if not select.select([sys.stdin], [], [], 0)[0]:
-            return ""
-        line = sys.stdin.readline()
-        if not line or line.strip() == "q":
-            return "stop"
-        return {
-            State.CHECK: "arm" if controller.is_checked else "",
-            State.ARMED: "start",
-            State.RUNNING: "hold",
-            State.HOLD: "arm",
-            State.LIMP: "arm",
-        }.get(state, "")
-
-
-HINTS = {
-    State.CONNECT: "waiting for every sensor",
-    State.CHECK: "put the object into the hand; Enter arms, q ends",
-    State.ARMED: "Enter starts the policy, q ends",
-    State.RUNNING: "Enter stops it",
-    State.HOLD: "holding; put the object back; Enter arms, q ends",
-    State.LIMP: "limp; Enter arms, q ends",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -222,12 +128,12 @@ def _run(options: argparse.Namespace) -> int:
             },
         )
         _introduce(loaded, info, armed, recorder)
-        operator = (Rehearsal if info.simulated else Person)(
-            options.trials, options.keep_going
-        )
+        trials = Trials(options.trials)
         if options.minutes:
-            operator.deadline = transport.now() + 60 * options.minutes
-        _on_signals(operator)
+            trials.deadline = transport.now() + 60 * options.minutes
+        script = Rehearsal(trials, options.keep_going)
+        operator = script if info.simulated else Person(trials)
+        _on_signals(trials)
         take_priority(options.rt_priority)
         tell = _print_event if options.events else lambda event: None
         loop = Loop(controller, transport, operator, armed, recorder, guard, tell)
@@ -238,10 +144,10 @@ def _run(options: argparse.Namespace) -> int:
                 _let_go(controller, transport, options.on_exit)
     if recorder.error:
         print(f"error: {recorder.error}", file=sys.stderr)
-    _summarize(operator, controller, loop, loaded)
+    _summarize(trials, controller, loop, loaded)
     if options.json:
-        _save(options, operator, controller, loop)
-    return 0 if all(end in ENDS for end in operator.ends) and operator.ends else 1
+        _save(options, trials, controller, loop)
+    return 0 if trials.ends and all(end in ENDS for end in trials.ends) else 1
 
 
 def _transport(options, loaded, stack):
@@ -301,9 +207,9 @@ def _introduce(loaded, info, armed, recorder) -> None:
         print(f"recording to {recorder.path}", flush=True)
 
 
-def _on_signals(operator) -> None:
+def _on_signals(trials: Trials) -> None:
     def interrupt(*_):
-        operator.interrupted = True
+        trials.interrupted = True
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
@@ -321,8 +227,8 @@ def _print_event(event: dict) -> None:
     print(json.dumps(event), flush=True)
 
 
-def _summarize(operator, controller, loop, loaded) -> None:
-    goals, period = operator.goals, loaded.manifest["control"]["period"]
+def _summarize(trials, controller, loop, loaded) -> None:
+    goals, period = trials.goals, loaded.manifest["control"]["period"]
     if goals:
         print(
             f"goals in a row: {np.mean(goals):.1f} ± {np.std(goals):.1f} "
@@ -341,13 +247,13 @@ def _summarize(operator, controller, loop, loaded) -> None:
         print(f"the hand was held: {controller.why}")
 
 
-def _save(options, operator, controller, loop) -> None:
+def _save(options, trials, controller, loop) -> None:
     content = {
         "bundle": str(options.bundle),
         "transport": options.transport,
         "imperfections": options.imperfections,
-        "goals": operator.goals,
-        "ends": operator.ends,
+        "goals": trials.goals,
+        "ends": trials.ends,
         "counts": controller.counts,
         "late": loop.timing.late,
         "took": loop.timing.took,

@@ -8,7 +8,7 @@ import pytest
 
 from mjx_dex import rotations
 from robot_bridge import bundle as bundles
-from robot_bridge import run
+from robot_bridge import operators, run
 from robot_bridge.safety import Limits
 from robot_bridge.sensing import Sensing
 from robot_bridge.simulation.hand import SimulatedHand
@@ -88,7 +88,7 @@ def test_old_poses_are_borne_or_not_and_it_is_said(
     age, borne, careful_path, tmp_path, capsys, monkeypatch
 ):
     """Poses of a process of its own pace, of a hand that runs by itself."""
-    monkeypatch.setattr(run, "PATIENCE", 4.0)
+    monkeypatch.setattr(operators, "PATIENCE", 4.0)
     path, ended = tmp_path / "poses", threading.Event()
     manifest = bundles.load(careful_path).manifest
     hand = SimulatedHand(manifest, CLEAN)

@@ -1,0 +1,134 @@
+"""Who arms, starts and stops the hand: see ``loop.Operator``."""
+
+from __future__ import annotations
+
+import select
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from robot_bridge.controller import Controller
+from robot_bridge.safety import State
+
+ENDS = ("dropped", "out of time", "completed")
+"""Why trials end; anything else is a fault."""
+
+PATIENCE = 60.0
+"""A simulated hand whose sensors cannot be trusted for so long, by its own clock, never
+will be: an object that is dropped at every start takes a while [s]."""
+
+HINTS = {
+    State.CONNECT: "waiting for every sensor",
+    State.CHECK: "put the object into the hand; Enter arms, q ends",
+    State.ARMED: "Enter starts the policy, q ends",
+    State.RUNNING: "Enter stops it",
+    State.HOLD: "holding; put the object back; Enter arms, q ends",
+    State.LIMP: "limp; Enter arms, q ends",
+}
+"""What a person is told."""
+
+
+@dataclass
+class Trials:
+    """Counts them as they end, and says so."""
+
+    wanted: int
+    """Of them."""
+    deadline: float = np.inf
+    """When the run is over, by the transport's clock [s]."""
+    goals: list[int] = field(default_factory=list)
+    """Of each."""
+    ends: list[str] = field(default_factory=list)
+    """Of each: why it ended."""
+    interrupted: bool = False
+    """By a signal."""
+
+    def count(self, controller: Controller) -> bool:
+        """Whether a trial has ended since the last time."""
+        has_ended = controller.trials > len(self.goals)
+        if controller.state is State.RUNNING or not has_ended:
+            return False
+        self.goals.append(controller.goals_met)
+        self.ends.append(controller.why)
+        goals = f"{self.goals[-1]} goal" + "s" * (self.goals[-1] != 1)
+        print(f"trial {len(self.goals)}: {goals}, {self.ends[-1]}", flush=True)
+        return True
+
+    def are_over(self, now: float) -> bool:
+        """Whether there is nothing left to do."""
+        return self.interrupted or now > self.deadline or len(self.goals) >= self.wanted
+
+
+class Rehearsal:
+    """A script for simulated hands: arm, start, count, put the object back.
+
+    Args:
+        trials: to be counted.
+        keep_going: begin the next trial after a fault, too.
+    """
+
+    def __init__(self, trials: Trials, keep_going: bool = False):
+        self._trials, self._keep_going = trials, keep_going
+        self._waiting_since: float | None = None
+
+    def wish(self, controller: Controller, now: float) -> str:
+        """See ``Operator``."""
+        state, trials = controller.state, self._trials
+        has_ended = trials.count(controller)
+        if trials.are_over(now) or self._is_tired(state, now):
+            return "stop"
+        if has_ended:
+            failed = trials.ends[-1] not in ENDS and not self._keep_going
+            # Until the object lies in the hand, much of a simulation's time may pass.
+            self._waiting_since = None
+            return "stop" if failed else "new trial"
+        if state is State.ARMED:
+            return "start"
+        if state is State.CHECK:
+            return "arm" if controller.is_checked else ""
+        if state in (State.HOLD, State.LIMP):
+            return "arm" if controller.is_trusted(now) else ""
+        return ""
+
+    def _is_tired(self, state: State, now: float) -> bool:
+        """Whether sensors could not be trusted for too long."""
+        if state in (State.ARMED, State.RUNNING) or self._waiting_since is None:
+            self._waiting_since = now
+        return now - self._waiting_since > PATIENCE
+
+
+class Person:
+    """Someone at the keyboard: Enter takes the next step, or stops the hand.
+
+    Args:
+        trials: to be counted.
+    """
+
+    def __init__(self, trials: Trials):
+        self._trials = trials
+        self._told: State | None = None
+
+    def wish(self, controller: Controller, now: float) -> str:
+        """See ``Operator``."""
+        state = controller.state
+        self._trials.count(controller)
+        if self._trials.are_over(now):
+            return "stop"
+        if state is not self._told:
+            self._told = state
+            print(f"{state.value}: {HINTS.get(state, '')}", flush=True)
+        if not select.select([sys.stdin], [], [], 0)[0]:
+            return ""
+        line = sys.stdin.readline()
+        if not line:
+            print("nobody is at the keyboard: the end")
+        if not line or line.strip() == "q":
+            return "stop"
+        return {
+            State.CHECK: "arm" if controller.is_checked else "",
+            State.ARMED: "start",
+            State.RUNNING: "hold",
+            State.HOLD: "arm",
+            State.LIMP: "arm",
+        }.get(state, "")
