@@ -1,7 +1,8 @@
 """The exported policy: a folder that is checked before anything in it is used.
 
 ``manifest.json`` says what the numbers mean, ``weights.npz`` holds them,
-``golden.npz`` what they must give, ``policy.onnx`` the same network for other runtimes.
+``golden.npz`` what they must give, ``policy.onnx`` the same network for other runtimes,
+``SHA256SUMS`` what all of them are (``sha256sum --check`` reads it, too).
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ import numpy as np
 
 from robot_bridge.policy import Policy
 
+SUMS = "SHA256SUMS"
+
+FILES = ("manifest.json", "weights.npz", "golden.npz", "policy.onnx")
+"""Of every bundle, beside ``SUMS``."""
+
 FORMAT = 1
 """Of the manifest; a reader takes its own alone."""
 
@@ -23,7 +29,14 @@ TOLERANCE = 1e-5
 """Largest difference of golden outputs."""
 
 REQUIRED = {
-    "hand": {"side", "base_markers", "world_rotation", "chain"},
+    "hand": {
+        "side",
+        "base_markers",
+        "world_position",
+        "world_rotation",
+        "chain",
+        "tips",
+    },
     "control": {"period", "targets", "bins", "smoothing", "locked"},
     "network": {"memory", "deviation"},
     "goal": {"distribution", "angles", "tolerance", "seconds", "count", "drop_height"},
@@ -47,8 +60,8 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest, which holds those of all other files."""
-        return hash_of(self.path / "manifest.json")
+        """SHA-256 of the list of all files' own."""
+        return hash_of(self.path / SUMS)
 
     @property
     def joints(self) -> list[str]:
@@ -69,15 +82,8 @@ def load(path: Path) -> Bundle:
             format, or this machine computes something else.
     """
     path = Path(path)
+    _check_sums(path)
     manifest = _read_manifest(path)
-    for name, digest in manifest["files"].items():
-        if not (path / name).is_file():
-            raise BundleError(f"{path}: {name} is missing; export the run again")
-        if hash_of(path / name) != digest:
-            raise BundleError(
-                f"{path / name} is not what was exported (its SHA-256 differs from the "
-                "manifest's): it was changed or copied badly; export the run again"
-            )
     weights = _arrays(path / "weights.npz")
     golden = _arrays(path / "golden.npz")
     try:
@@ -115,15 +121,34 @@ def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def sums_of(path: Path) -> str:
+    """The list of a folder's files and their SHA-256, as ``sha256sum`` writes it."""
+    return "".join(f"{hash_of(path / name)}  {name}\n" for name in FILES)
+
+
+def _check_sums(path: Path) -> None:
+    try:
+        lines = (path / SUMS).read_text().splitlines()
+    except OSError as error:
+        raise BundleError(
+            f"there is no bundle in {path} ({SUMS}: {error.strerror}); make one: "
+            "python -m robot_bridge.export RUN OUT"
+        ) from error
+    sums = {name: digest for digest, _, name in (s.partition("  ") for s in lines)}
+    for name in FILES:
+        if not (path / name).is_file():
+            raise BundleError(f"{path}: {name} is missing; export the run again")
+        if hash_of(path / name) != sums.get(name):
+            raise BundleError(
+                f"{path / name} is not what was exported (its SHA-256 is not that in "
+                f"{SUMS}): it was changed or copied badly; export the run again"
+            )
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
         manifest = json.loads(file.read_text())
-    except OSError as error:
-        raise BundleError(
-            f"there is no bundle in {path} ({file.name}: {error.strerror}); make one: "
-            "python -m robot_bridge.export RUN OUT"
-        ) from error
     except ValueError as error:
         raise BundleError(f"{file} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -136,12 +161,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         missing = sorted(keys - set(manifest.get(part, {})))
         if missing:
             raise BundleError(f"{file} lacks {part}.{missing[0]}")
-    for part in ("joints", "actuators", "inputs", "files"):
+    for part in ("joints", "actuators", "inputs"):
         if part not in manifest:
             raise BundleError(f"{file} lacks {part}")
-    for name in ("weights.npz", "golden.npz"):
-        if name not in manifest["files"]:
-            raise BundleError(f"{file} lacks files.{name}")
     return manifest
 
 

@@ -19,6 +19,9 @@ from robot_bridge.safety import Event, Fault, Limits, State, next_state
 from robot_bridge.sensing import Sensing
 from robot_bridge.task import Task
 
+COMMANDING = (State.ARMED, State.RUNNING, State.HOLD, State.LIMP)
+"""States in which the hand is told something."""
+
 REMEMBERED = 5
 """Commands that controllers may still follow, when messages were lost or are late."""
 
@@ -40,6 +43,16 @@ class Options:
     seed: int = 0
     """Of goals and actions."""
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self):
+        """Raise ValueError for what no hand should be told."""
+        if not 0 <= self.force <= 1:
+            raise ValueError(f"--force {self.force:g} is no share: give 0 to 1")
+        if self.speed is not None and not 0 < self.speed < np.inf:
+            raise ValueError(f"--speed {self.speed:g} rad/s must be above 0")
+        for name, age in (("--pose-age", self.limits.object_age),):
+            if not 0 < age < np.inf:
+                raise ValueError(f"{name} {age:g} s must be above 0")
 
 
 @dataclass(frozen=True)
@@ -76,12 +89,9 @@ class Controller:
         self._actuators = bundle.actuators
         self.task = Task(bundle.manifest)
         self.sensing = Sensing(bundle.manifest, info, self._limits)
-        self._allowed = actuator_limits(bundle, info) + np.array(
-            [self._limits.margin, -self._limits.margin]
-        )
-        # No further from the measured pose than an action can ask for: a backstop.
-        relative = bundle.manifest["control"]["targets"] == "relative"
-        self._reach = (1.1 if relative else 2.2) * self.task.half_range
+        robot = actuator_limits(bundle, info)
+        margin = np.minimum(self._limits.margin, np.ptp(robot, axis=1) / 2)
+        self._allowed = robot + margin[:, None] * [1, -1]
         self._generator = np.random.default_rng(options.seed)
         self.state, self.why = State.CONNECT, ""
         self.command: Command | None = None
@@ -90,15 +100,18 @@ class Controller:
         """That were started."""
         self.oldest_pose = 0.0
         """Of the object, that the policy acted on [s]."""
-        self.counts = {"late": 0, "held back": 0, "clipped": 0}
-        self._heard_from, self._now_checked = -np.inf, False
+        self.counts = {"late": 0, "slowed": 0, "clipped": 0}
+        self.trouble = ""
+        """What is wrong now, or still missing."""
+        self._well_since = np.inf
         self._sent = deque(maxlen=REMEMBERED)
         self._foreign: list[float] = []
         self._set_points: Sample | None = None
         self._late = 0
-        self._held_back = deque(maxlen=round(10 / self._period))
 
-    def look(self, snapshot: Snapshot, now: float, extra: Fault | None = None) -> None:
+    def look(
+        self, snapshot: Snapshot, now: float, others: tuple[Fault, ...] = ()
+    ) -> None:
         """Take in what the hand sends; stop if something is wrong.
 
         Called often between ticks: a fault must not wait for the next one.
@@ -106,21 +119,26 @@ class Controller:
         Args:
             snapshot: the latest.
             now: by the transport's clock [s].
-            extra: something that is known to be wrong otherwise.
+            others: what is known to be wrong otherwise.
         """
         self.sensing.update(snapshot)
-        if self.state is State.CONNECT and self.sensing.complete:
-            self._heard_from = now
-            self._go(Event.HEARD)
-        faults = [extra] if extra else []
+        faults = list(others)
         if snapshot.fault:
             faults.append(Fault("transport", snapshot.fault))
         if snapshot.danger:
             faults.append(Fault("transport", snapshot.danger, Event.DANGER))
-        if self.state is not State.CONNECT:
-            faults += self.sensing.faults(now, self.state is State.RUNNING)
-        faults += self._second_commander(snapshot.set_points)
-        self._react(faults, now)
+        faults += self._controllers(snapshot.set_points, now)
+        faults += self.sensing.faults(now, self.state is State.RUNNING)
+        missing = self.sensing.missing
+        if self.state is State.CONNECT and not missing:
+            self._go(Event.HEARD)
+        self.trouble = f"nothing yet from: {missing}" if missing else ""
+        if faults:
+            # A sensor that has never spoken is not news.
+            self.trouble = self.trouble or faults[0].message
+            self._well_since = np.inf
+        self._well_since = min(self._well_since, np.inf if faults else now)
+        self._react(faults)
 
     @property
     def goals_met(self) -> int:
@@ -128,13 +146,14 @@ class Controller:
         return 0 if self.goals is None else self.goals.met
 
     @property
-    def is_checked(self) -> bool:
-        """Whether sensors have agreed for long enough to be trusted."""
-        return self.state is State.CHECK and self._now_checked
+    def outgoing(self) -> Command | None:
+        """What the hand is to be told now."""
+        return self.command if self.state in COMMANDING else None
 
     def is_trusted(self, now: float) -> bool:
-        """Whether nothing is wrong with what sensors say now."""
-        return not self.sensing.faults(now, moving=False)
+        """Whether nothing has been wrong with anything for long enough to arm."""
+        silent = self.sensing.faults(now, moving=False)
+        return not silent and now - self._well_since >= self._limits.check_time
 
     def obey(self, wish: str, now: float) -> None:
         """Do what a person asks: 'arm', 'start', 'hold' or 'stop'."""
@@ -143,7 +162,7 @@ class Controller:
         elif wish == "start":
             self.start(now)
         elif wish == "hold":
-            self._react([Fault("operator", "stopped by the operator")], now)
+            self._react([Fault("operator", "stopped by the operator")])
         else:
             self.stop()
 
@@ -165,7 +184,6 @@ class Controller:
         self.trials += 1
         self._begin(now)
         self._late = 0
-        self._held_back.clear()
 
     def _begin(self, now: float) -> None:
         """Forget the last trial."""
@@ -178,37 +196,54 @@ class Controller:
         """A person's wish: end for good."""
         self._go(Event.STOP)
 
-    def tick(self, now: float, due: float) -> dict[str, Any]:
+    def tick(self, now: float) -> dict[str, Any]:
         """Act, once a control period.
 
         Args:
             now: by the transport's clock [s].
-            due: when this tick should have begun.
 
         Returns:
             What was thought, for the record.
         """
-        self._count_late(now, due)
         if self.state is not State.RUNNING:
             return {}
         end, targets, thought = self._think(now)
         if end:
-            self._finish(end, now)
+            self._finish(end)
             return {}
+        targets = self._hold_back(targets)
         if not np.isfinite(targets).all():
-            self._react([Fault("policy", "the policy's output is not a number")], now)
+            self._react([Fault("policy", "the policy's output is not a number")])
             return {}
-        targets = self._hold_back(targets, now)
-        if self.state is State.RUNNING:
-            self.command = Command(targets, self._options.force)
+        self.command = Command(targets, self._options.force)
         return thought
+
+    def finish_tick(self, due: float, done: float) -> None:
+        """Notice when ticks end after the next was due.
+
+        Args:
+            due: when this one should have begun [s].
+            done: when the hand had been told [s].
+        """
+        if self.state is not State.RUNNING:
+            return
+        is_late = done - due > self._period
+        self.counts["late"] += is_late
+        self._late = self._late + 1 if is_late else 0
+        if self._late >= self._limits.late_ticks:
+            message = (
+                f"{self._late} ticks in a row were late, the last done "
+                f"{1000 * (done - due):.0f} ms after it was due"
+            )
+            self._react([Fault("late", message)])
 
     def _think(self, now: float) -> tuple[str, np.ndarray | None, dict[str, Any]]:
         """Why the trial ends ('' if it does not), targets [20], and for the record."""
-        if self.sensing.is_dropped:
-            return "dropped", None, {}
         reading = self.sensing.reading()
+        # As in training: a goal that is met while the object falls is met.
         end = self.goals.judge(reading.object_orientation, now)
+        if self.sensing.is_dropped:
+            end = "dropped"
         if end:
             return end, None, {}
         self.oldest_pose = max(self.oldest_pose, self.sensing.object.age(now))
@@ -272,29 +307,15 @@ class Controller:
             outputs = outputs - np.log(-np.log(self._generator.random(outputs.shape)))
         return outputs.argmax(-1)
 
-    def _hold_back(self, targets: np.ndarray, now: float) -> np.ndarray:
-        """Targets that the hand may be told."""
-        here = self.here()
-        allowed = np.clip(targets, here - self._reach, here + self._reach)
-        held_back = bool((allowed != targets).any())
+    def _hold_back(self, targets: np.ndarray) -> np.ndarray:
+        """Targets that the hand may be told: no faster, no further."""
+        slowed = targets
         if self._options.speed is not None and self._sent:
             step = self._options.speed * self._period
-            allowed = np.clip(allowed, self._sent[-1] - step, self._sent[-1] + step)
-        self.counts["held back"] += held_back
-        self._held_back.append(held_back)
-        clipped = np.clip(allowed, *self._allowed.T)
-        self.counts["clipped"] += int((clipped != allowed).any())
-        if sum(self._held_back) > self._limits.clamped_share * self._held_back.maxlen:
-            self._react(
-                [
-                    Fault(
-                        "held back",
-                        f"targets had to be held back in {sum(self._held_back)} of the "
-                        f"last {len(self._held_back)} ticks",
-                    )
-                ],
-                now,
-            )
+            slowed = np.clip(targets, self._sent[-1] - step, self._sent[-1] + step)
+        clipped = np.clip(slowed, *self._allowed.T)
+        self.counts["slowed"] += int((slowed != targets).any())
+        self.counts["clipped"] += int((clipped != slowed).any())
         return clipped
 
     def here(self) -> np.ndarray:
@@ -302,17 +323,26 @@ class Controller:
         here = self.task.actuator_angles(self.sensing.joints.value)
         return np.clip(here, *self._allowed.T)
 
-    def _second_commander(self, sample: Sample | None) -> list[Fault]:
-        """Whether controllers follow what this bridge never sent."""
-        if sample is None or sample is self._set_points or not self._sent:
+    def _controllers(self, sample: Sample | None, now: float) -> list[Fault]:
+        """Whether controllers run, and follow what this bridge has sent."""
+        if sample is None:
+            return [Fault("controllers", "no controller says what it follows")]
+        age = now - sample.received
+        if age > self._limits.set_points_age:
+            return [
+                Fault(
+                    "controllers",
+                    f"controllers have not said what they follow for {age:.1f} s",
+                )
+            ]
+        if sample is self._set_points or not self._sent:
             return []
         self._set_points = sample
         near = self._limits.set_point_error
         # Each actuator apart: their messages do not come together.
         off = np.abs(np.array(self._sent) - sample.value).min(0)
-        now = sample.received
-        recent = [t for t in self._foreign if now - t < 1.0]
-        self._foreign = recent if off.max() < near else [*recent, now]
+        recent = [t for t in self._foreign if sample.received - t < 1.0]
+        self._foreign = recent if off.max() < near else [*recent, sample.received]
         if len(self._foreign) < self._limits.foreign_set_points:
             return []
         worst = int(off.argmax())
@@ -324,41 +354,32 @@ class Controller:
             )
         ]
 
-    def _count_late(self, now: float, due: float) -> None:
-        is_late = now - due > self._period
-        self.counts["late"] += is_late
-        self._late = self._late + 1 if is_late else 0
-        if self._late >= self._limits.late_ticks and self.state is State.RUNNING:
-            message = (
-                f"{self._late} ticks in a row were late, the last by "
-                f"{1000 * (now - due):.0f} ms"
-            )
-            self._react([Fault("late", message)], now)
-
-    def _react(self, faults: list[Fault], now: float) -> None:
+    def _react(self, faults: list[Fault]) -> None:
         """Change the state for the worst of faults, and the command with it."""
-        before = self.state
-        self._now_checked = (
-            not faults and now - self._heard_from > self._limits.check_time
-        )
-        if faults:
-            worst = next((f for f in faults if f.event is Event.DANGER), faults[0])
-            self._go(worst.event)
-            if self.state is not before:
-                self.why = worst.message
-        if self.state is before:
+        if not faults:
             return
-        if self.state is State.HOLD:
-            self.command = Command(self.here(), self._options.force)
-            if worst.name == "guard":
-                self.command = None  # the guard holds the hand, and lets go of it
-        if self.state is State.LIMP:
-            self.command = Command(None, 0.0)
+        before, force = self.state, self._force
+        worst = next((f for f in faults if f.event is Event.DANGER), faults[0])
+        self._go(worst.event)
+        if self.state is not before:
+            self.why = worst.message
+            if self.state is State.HOLD:
+                self.command = Command(self.here(), force)
+            if self.state is State.LIMP:
+                self.command = Command(None, 0.0)
+        if any(fault.name == "guard" for fault in faults):
+            # The guard holds the hand, and lets go of it.
+            self.command = None
 
-    def _finish(self, end: str, now: float) -> None:
+    @property
+    def _force(self) -> float:
+        """That the hand is held with now: a fault must not make it stronger."""
+        return self._options.force if self.command is None else self.command.force
+
+    def _finish(self, end: str) -> None:
         self._go(Event.FINISHED)
         self.why = end
-        self.command = Command(self.here(), self._options.force)
+        self.command = Command(self.here(), self._force)
 
     def _go(self, event: Event) -> None:
         self.state = next_state(self.state, event)

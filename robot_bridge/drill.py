@@ -24,6 +24,7 @@ from typing import Callable
 import numpy as np
 
 from robot_bridge.controller import Command
+from robot_bridge.guard import SILENCE
 from robot_bridge.transports.socket import SocketHand
 
 STARTING = 30.0
@@ -57,13 +58,14 @@ class Outcome:
     reason: str
     """What the bridge or its guard said."""
     moved_afterwards: bool
+    """After that; of a hand that must go on: at the end."""
     limit: float | None
 
     @property
     def is_good(self) -> bool:
         """Whether it went as it should."""
         if self.limit is None:
-            return self.reaction is None
+            return self.reaction is None and self.moved_afterwards
         held = self.reaction is not None and self.reaction <= self.limit
         return held and not self.moved_afterwards and bool(self.reason)
 
@@ -91,7 +93,7 @@ class Stage:
         environment = dict(os.environ)
         self.master = None
         if ros:
-            environment |= ros_environment(folder)
+            environment.update(ros_environment(folder))
             port = environment["ROS_MASTER_URI"].rsplit(":", 1)[1]
             self.master = self._start(["rosmaster", "--core", "-p", port], environment)
         path = folder / "hand"
@@ -99,10 +101,15 @@ class Stage:
         driver = [*module, "robot_bridge.sim_hand", bundle, "--socket", path]
         driver += ["--log", folder / "commands", "--seed", seed, *["--ros"] * ros]
         self.driver = self._start(driver, environment)
-        self.driver.stdout.readline()
         self.control = SocketHand(path)
-        self.control.connect(STARTING)
-        reach = ["--transport", "ros1", "--arm"] if ros else ["--socket", path]
+        try:
+            self.driver.stdout.readline()
+            self.control.connect(STARTING)
+        except Exception:
+            self.close()
+            raise
+        through_ros = ["--transport", "ros1", "--arm", "--rehearse"]
+        reach = through_ros if ros else ["--socket", path]
         bridge = [*module, "robot_bridge.run", bundle, *reach, "--events"]
         # Goals without end: nothing but the fault may end the trial.
         bridge += ["--seconds", "600", "--goals", "1000", "--trials", "1"]
@@ -226,7 +233,7 @@ EXERCISES = (
     Exercise("no joint angles", 0.15, _inject("silence", "joints")),
     Exercise("no markers", 0.35, _inject("silence", "markers")),
     Exercise("no object pose", 0.35, _inject("silence", "object")),
-    Exercise("all 200 ms late", 0.35, _inject("delay", amount=0.2)),
+    Exercise("all later and later", 0.8, _inject("delay", amount=0.2)),
     Exercise("joint angles frozen", 0.4, _inject("freeze", "joints")),
     Exercise("markers frozen", 1.3, _inject("freeze", "markers")),
     Exercise("object pose frozen", 0.4, _inject("freeze", "object")),
@@ -289,13 +296,19 @@ def _watch(stage: Stage, exercise: Exercise, began: float) -> Outcome:
     guards = [line for line in stage.lines if "guard took over" in line]
     moves = _moves(stage, began)
     if guards:
-        reason, end = guards[0], moves[-1]
+        # Its pose is the first that anybody asks for after the silence.
+        silence = 0.0 if "ended" in guards[0] else SILENCE
+        reason = guards[0]
+        end = next((t for t in moves if t >= began + 0.8 * silence), None)
     elif held:
         reason, end = held[0]["why"], held[0]["monotonic"]
     else:
         reason, end = "", None
     reaction = None if end is None else max(0.0, end - began)
-    later = [] if end is None else [t for t in moves if t > end + 0.1]
+    if end is None:
+        later = [t for t in moves if t > time.monotonic() - AFTERWARDS]
+    else:
+        later = [t for t in moves if t > end + 0.1]
     return Outcome(exercise.name, reaction, reason, bool(later), exercise.limit)
 
 
@@ -322,11 +335,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", help="exercises whose name has this in it")
     parser.add_argument("--times", type=int, default=1)
     options = parser.parse_args(arguments)
+    chosen = [
+        exercise
+        for exercise in EXERCISES
+        if exercise.ros_only <= options.ros and (options.only or "") in exercise.name
+    ]
+    if not chosen or options.times < 1:
+        names = "; ".join(exercise.name for exercise in EXERCISES)
+        print(f"error: nothing to do; there is: {names}", file=sys.stderr)
+        return 1
     print("| fault | reaction, median / worst | limit | said |\n|---|---|---|---|")
     good = True
-    for exercise in EXERCISES:
-        if exercise.ros_only > options.ros or (options.only or "") not in exercise.name:
-            continue
+    for exercise in chosen:
         outcomes = [
             run(exercise, options.bundle, options.ros) for _ in range(options.times)
         ]

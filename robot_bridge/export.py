@@ -57,7 +57,7 @@ def _main(arguments: list[str]) -> None:
     exported = bundle.load(out)
     difference, _ = bundle.compare_golden(exported)
     size = sum(file.stat().st_size for file in out.iterdir()) / 2**20
-    print(f"exported to {out} ({size:.1f} MB, manifest {exported.digest[:12]})")
+    print(f"exported to {out} ({size:.1f} MB, {exported.digest[:12]})")
     print(f"NumPy agrees with JAX to {difference:.1e} over {GOLDEN_STEPS} steps")
     print(f"rehearse it: python -m robot_bridge.run {out}")
 
@@ -100,10 +100,8 @@ def export(run: Path, config: Config, out: Path, overwrite: bool = False) -> Non
     }
     model = onnx_graph.make_model(weights, config.network.policy_memory, metadata)
     (unfinished / "policy.onnx").write_bytes(model.SerializeToString())
-    manifest["files"] = {
-        file.name: bundle.hash_of(file) for file in sorted(unfinished.iterdir())
-    }
     (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    (unfinished / bundle.SUMS).write_text(bundle.sums_of(unfinished))
     if out.exists():
         shutil.rmtree(out)
     unfinished.rename(out)

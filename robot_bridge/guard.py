@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_bridge import bundle
-from robot_bridge.controller import Command, actuator_limits
+from robot_bridge.controller import COMMANDING, Command, actuator_limits
 from robot_bridge.safety import State
 from robot_bridge.task import Task
 
@@ -30,21 +30,25 @@ SILENCE = 0.2
 RELEASE = ((2.0, 0.3), (10.0, 0.0))
 """Times after that [s], and the share of force from then on."""
 
-COMMANDED = {State.ARMED.value, State.RUNNING.value, State.HOLD.value}
+REPEATS = 5
+"""Times that the pose is sent, ``SILENCE / 4`` apart: a bridge that wakes late may send
+one last target."""
+
+COMMANDED = {state.value for state in COMMANDING if state is not State.LIMP}
 """States in which a silent bridge leaves a hand that pushes against something."""
 
 
 class NoGuard:
     """Stands in where there is none: in lockstep no process can die alone."""
 
-    def beat(self, state: State) -> None:
+    def beat(self, state: State, force: float) -> None:
         """Nobody listens."""
 
     def heard(self) -> str:
         """Nobody speaks."""
         return ""
 
-    def close(self) -> None:
+    def close(self, clean: bool) -> None:
         """Nothing to end."""
 
 
@@ -80,10 +84,11 @@ class Guard:
             time.sleep(0.02)
         self._message = ""
 
-    def beat(self, state: State) -> None:
-        """Say that the bridge lives, and what it is doing."""
+    def beat(self, state: State, force: float) -> None:
+        """Say that the bridge lives, what it is doing, and with what force."""
+        line = f"{state.value} {force}\n"
         try:
-            os.write(self._process.stdin.fileno(), f"{state.value}\n".encode())
+            os.write(self._process.stdin.fileno(), line.encode())
         except BlockingIOError:
             pass  # it does not listen; ``heard`` tells if it is gone
         except OSError:
@@ -96,14 +101,20 @@ class Guard:
             self._message = self._message or "the guard process is gone"
         return self._message
 
-    def close(self) -> None:
-        """End it in good order."""
-        try:
-            os.write(self._process.stdin.fileno(), b"bye\n")
+    def close(self, clean: bool) -> None:
+        """Let it go.
+
+        Args:
+            clean: the hand was left as it should be. Otherwise the guard is not told
+                so, and takes over.
+        """
+        with contextlib.suppress(OSError):
+            if clean:
+                os.write(self._process.stdin.fileno(), b"bye 0\n")
+        with contextlib.suppress(OSError):
             self._process.stdin.close()
-        except OSError:
-            pass
-        self._process.wait(timeout=15)
+        if clean:
+            self._process.wait(timeout=15)
         self._process.stdout.close()
 
     def _read(self) -> str:
@@ -147,7 +158,7 @@ def watch(transport, task: Task, limits: np.ndarray) -> None:
         task: knows which joints are coupled.
         limits: [20, 2] of actuators [rad].
     """
-    state, last, buffer = State.CONNECT.value, time.monotonic(), b""
+    state, force, last, buffer = State.CONNECT.value, 0.0, time.monotonic(), b""
     pipe = sys.stdin.fileno()
     while True:
         readable, _, _ = select.select([pipe], [], [], SILENCE / 4)
@@ -156,38 +167,61 @@ def watch(transport, task: Task, limits: np.ndarray) -> None:
         if readable:
             data = os.read(pipe, 65536)
             ended, buffer = not data, buffer + data
-            lines = buffer.split(b"\n")
-            buffer = lines.pop()
+            *lines, buffer = buffer.split(b"\n")
             if lines:
-                state, last = lines[-1].decode(), time.monotonic()
+                state, number = lines[-1].decode().split()
+                force, last = float(number), time.monotonic()
         if state == "bye":
             return
         silent = time.monotonic() - last > SILENCE
         if (ended or silent) and state in COMMANDED:
             why = "ended" if ended else f"was silent for {1000 * SILENCE:.0f} ms"
-            hold(transport, task, limits, snapshot, why)
+            pose = measured_pose(snapshot, task, limits)
+            take_over(transport, pose, force, f"the bridge {why}")
             return
         if ended:
             return
 
 
-def hold(transport, task: Task, limits: np.ndarray, snapshot, why: str) -> None:
-    """Send the measured pose, then less and less force. Nothing else ever."""
-    angles, pose = None if snapshot.joints is None else snapshot.joints.value, None
-    if angles is not None and np.isfinite(angles).all():
-        pose = np.clip(task.actuator_angles(angles), *limits.T)
-    began = time.monotonic()
-    transport.send(Command(pose, 0.0 if pose is None else 1.0))
-    message = f"the guard took over: the bridge {why}"
-    print(message, file=sys.stderr, flush=True)
-    # The bridge, which may only have slept, must not go on as if nothing had been.
-    with contextlib.suppress(BrokenPipeError):
-        print(message, flush=True)
-    if pose is None:
-        return
-    for after, force in RELEASE:
-        time.sleep(max(0.0, began + after - time.monotonic()))
-        transport.send(Command(None if force == 0 else pose, force))
+def measured_pose(snapshot, task: Task, limits: np.ndarray) -> np.ndarray | None:
+    """[20] as targets; None if it is not known."""
+    angles = None if snapshot.joints is None else snapshot.joints.value
+    if angles is None or not np.isfinite(angles).all():
+        return None
+    return np.clip(task.actuator_angles(angles), *limits.T)
+
+
+def take_over(
+    transport,
+    pose: np.ndarray | None,
+    force: float,
+    why: str,
+    clock=time,
+) -> None:
+    """Hold a pose, then with less and less force. Nothing else ever.
+
+    Args:
+        transport: to the hand.
+        pose: [20] measured; None makes the hand limp at once.
+        force: that the bridge used; it is never exceeded.
+        why: for the log.
+        clock: with ``monotonic`` and ``sleep``.
+    """
+    began = clock.monotonic()
+    force = 0.0 if pose is None else force
+    transport.send(Command(pose, force))
+    message = f"the guard took over: {why}"
+    # The bridge, which may only have slept, must not go on as if nothing had been; it,
+    # and the terminal, may also be gone.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            print(message, file=stream, flush=True)
+    for _ in range(REPEATS):
+        clock.sleep(SILENCE / 4)
+        transport.send(Command(pose, force))
+    for after, share in RELEASE:
+        clock.sleep(max(0.0, began + after - clock.monotonic()))
+        transport.send(Command(None if share == 0 else pose, min(force, share)))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from robot_bridge.transports import Transport
 LOOK = 0.01
 """Time between two looks at the sensors [s]."""
 
-COMMANDING = (State.ARMED, State.RUNNING, State.HOLD, State.LIMP)
-"""States in which the hand is told something."""
+STALL = 0.15
+"""A tick that has taken longer sends nothing: soon the guard takes over [s]."""
 
 WARM_UP = 20
 """Inferences before the first that counts."""
@@ -89,7 +89,6 @@ class Loop:
         self._recorder, self._guard = recorder, guard
         self.timing = Timing()
         self._seen: dict[str, Any] = {}
-        self._told: tuple = ()
 
     def run(self, period: float) -> None:
         """Until the state is STOPPED."""
@@ -126,15 +125,14 @@ class Loop:
         """Take in the sensors; tell the hand at once if that changed anything."""
         controller, now = self._controller, self._transport.now()
         snapshot = self._transport.latest()
-        faults = [
+        others = [
             Fault(name, message)
             for name, message in (
-                ("recorder", self._recorder.error),
                 ("guard", self._guard.heard()),
+                ("recorder", self._recorder.error),
             )
             if message
         ]
-        extra = faults[0] if faults else None
         news = {
             name: sample
             for name in snapshot.CHANNELS
@@ -150,12 +148,12 @@ class Loop:
                 "object_frame": snapshot.object_frame,
                 "fault": snapshot.fault,
                 "danger": snapshot.danger,
-                "extra": extra,
+                "others": others,
             },
         )
         before = controller.state
-        controller.look(snapshot, now, extra)
-        self._guard.beat(controller.state)
+        controller.look(snapshot, now, others)
+        self._beat()
         if controller.state is not before:
             self._note(before)
             self._tell()
@@ -165,12 +163,16 @@ class Loop:
         controller, now = self._controller, self._transport.now()
         self._obey(now)
         before = controller.state
-        thought = controller.tick(now, due)
+        thought = controller.tick(now)
+        # What was thought for too long is not sent: the guard may have taken over.
+        stalled = time.perf_counter() - began > STALL or bool(self._guard.heard())
+        sent = not stalled and self._tell()
+        done = self._transport.now()
+        controller.finish_tick(due, done)
         if controller.state is not before:
             self._note(before)
-        sent = self._tell()
+        self._beat()
         took = time.perf_counter() - began
-        self._guard.beat(controller.state)
         if controller.state is State.RUNNING:
             self.timing.late.append(now - due)
             self.timing.took.append(took)
@@ -179,6 +181,7 @@ class Loop:
             {
                 "now": now,
                 "due": due,
+                "done": done,
                 "took": took,
                 "state": controller.state.value,
                 "command": controller.command,
@@ -206,13 +209,17 @@ class Loop:
 
     def _tell(self) -> bool:
         """Send the present command, if there is one and this is no dry run."""
-        controller = self._controller
-        if controller.command is None or controller.state not in COMMANDING:
+        command = self._controller.outgoing
+        if command is None or not self._armed:
             return False
-        if self._armed:
-            self._transport.send(controller.command)
-            controller.sent(controller.command)
-        return self._armed
+        self._transport.send(command)
+        self._controller.sent(command)
+        return True
+
+    def _beat(self) -> None:
+        command = self._controller.outgoing
+        force = 0.0 if command is None else command.force
+        self._guard.beat(self._controller.state, force)
 
     def _note(self, before: State) -> None:
         controller = self._controller

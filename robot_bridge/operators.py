@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from dataclasses import dataclass, field
@@ -19,12 +20,12 @@ PATIENCE = 60.0
 will be: an object that is dropped at every start takes a while [s]."""
 
 HINTS = {
-    State.CONNECT: "waiting for every sensor",
-    State.CHECK: "put the object into the hand; Enter arms, q ends",
-    State.ARMED: "Enter starts the policy, q ends",
-    State.RUNNING: "Enter stops it",
-    State.HOLD: "holding; put the object back; Enter arms, q ends",
-    State.LIMP: "limp; Enter arms, q ends",
+    State.CONNECT: "not ready",
+    State.CHECK: "put the object into the hand; a: arm, q: end",
+    State.ARMED: "s: start the policy, Enter: hold, q: end",
+    State.RUNNING: "Enter: hold, q: end",
+    State.HOLD: "holding; put the object back; a: arm, q: end",
+    State.LIMP: "limp; a: arm, q: end",
 }
 """What a person is told."""
 
@@ -85,11 +86,8 @@ class Rehearsal:
             return "stop" if failed else "new trial"
         if state is State.ARMED:
             return "start"
-        if state is State.CHECK:
-            return "arm" if controller.is_checked else ""
-        if state in (State.HOLD, State.LIMP):
-            return "arm" if controller.is_trusted(now) else ""
-        return ""
+        may_arm = state in (State.CHECK, State.HOLD, State.LIMP)
+        return "arm" if may_arm and controller.is_trusted(now) else ""
 
     def _is_tired(self, state: State, now: float) -> bool:
         """Whether sensors could not be trusted for too long."""
@@ -99,7 +97,7 @@ class Rehearsal:
 
 
 class Person:
-    """Someone at the keyboard: Enter takes the next step, or stops the hand.
+    """Someone at the keyboard. Enter alone never makes a hand move: it holds.
 
     Args:
         trials: to be counted.
@@ -107,28 +105,46 @@ class Person:
 
     def __init__(self, trials: Trials):
         self._trials = trials
-        self._told: State | None = None
+        self._told: tuple = ()
 
     def wish(self, controller: Controller, now: float) -> str:
         """See ``Operator``."""
-        state = controller.state
         self._trials.count(controller)
         if self._trials.are_over(now):
             return "stop"
-        if state is not self._told:
-            self._told = state
-            print(f"{state.value}: {HINTS.get(state, '')}", flush=True)
-        if not select.select([sys.stdin], [], [], 0)[0]:
-            return ""
-        line = sys.stdin.readline()
-        if not line:
-            print("nobody is at the keyboard: the end")
-        if not line or line.strip() == "q":
+        self._tell(controller)
+        lines = self._typed()
+        if "q" in lines:
             return "stop"
-        return {
-            State.CHECK: "arm" if controller.is_checked else "",
-            State.ARMED: "start",
-            State.RUNNING: "hold",
-            State.HOLD: "arm",
-            State.LIMP: "arm",
-        }.get(state, "")
+        if "" in lines:
+            # Whatever else was typed: whoever hammers Enter wants it to stop.
+            return "hold"
+        if "a" in lines and not controller.is_trusted(now):
+            print(f"not armed: {controller.trouble or 'not well for long enough'}")
+            return ""
+        wishes = {"a": "arm", "s": "start"}
+        return next((wishes[line] for line in lines if line in wishes), "")
+
+    def _tell(self, controller: Controller) -> None:
+        """What the hand is doing, why, and what may be typed."""
+        state = controller.state
+        reason = controller.why if state in (State.HOLD, State.LIMP) else ""
+        if state in (State.CONNECT, State.CHECK):
+            # Without its figures, which change all the time.
+            reason = controller.trouble
+        told = state, reason.split(":")[0]
+        if told != self._told:
+            self._told = told
+            parts = [part for part in (reason, HINTS.get(state, "")) if part]
+            print(f"{state.value}: {'; '.join(parts)}", flush=True)
+
+    def _typed(self) -> list[str]:
+        """Lines since the last time; 'q' where nobody can type any more."""
+        pipe, text = sys.stdin.fileno(), b""
+        while select.select([pipe], [], [], 0)[0]:
+            data = os.read(pipe, 4096)
+            if not data:
+                print("nobody is at the keyboard: the end")
+                return ["q"]
+            text += data
+        return [line.strip().lower() for line in text.decode().split("\n")[:-1]]

@@ -17,9 +17,13 @@ import numpy as np
 
 from robot_bridge.messages import Sample
 
-TOPICS = ("start", "look", "wish", "tick", "event")
+TOPICS = ("start", "look", "wish", "tick", "event", "exit")
 """``start``: what ran. ``look``: what sensors said. ``wish``: what a person asked.
-``tick``: what was thought and sent. ``event``: changes of state and their reasons."""
+``tick``: what was thought and sent. ``event``: changes of state and their reasons.
+``exit``: what the hand was told last."""
+
+BACKLOG = 1000
+"""Entries that wait to be written: some ten seconds."""
 
 CHUNK = 64 * 1024
 """Bytes that a killed process can lose."""
@@ -65,6 +69,8 @@ class Recorder:
 
     def put(self, topic: str, content: dict[str, Any]) -> None:
         """Record something; arrays and dataclasses are turned to JSON later."""
+        if self._queue.qsize() > BACKLOG:
+            self.error = f"cannot write {self.path}: the disk does not keep up"
         if not self.error:
             self._queue.put((topic, time.time_ns(), content))
 

@@ -31,7 +31,7 @@ class Comparison:
     different: int = 0
     """Ticks whose state or command is not the same, bit for bit."""
     largest: float = 0.0
-    """Largest difference of a target [rad]."""
+    """Largest difference of a target [rad]; infinite where states or forces differ."""
     first: str = ""
     """The first that differs."""
 
@@ -86,9 +86,9 @@ def replay(path: Path, other: Path | None = None) -> Comparison:
                 **samples,
                 **{name: entry[name] for name in ("object_frame", "fault", "danger")},
             )
-            extra = entry["extra"] and Fault(*entry["extra"][:2])
+            others = tuple(Fault(*other[:2]) for other in entry["others"])
             before = controller.state
-            controller.look(snapshot, entry["now"], extra)
+            controller.look(snapshot, entry["now"], others)
             if controller.state is not before and start["armed"]:
                 _sent(controller)
         elif topic == "wish" and entry["wish"] == "new trial":
@@ -96,9 +96,10 @@ def replay(path: Path, other: Path | None = None) -> Comparison:
         elif topic == "wish":
             controller.obey(entry["wish"], entry["now"])
         elif topic == "tick":
-            controller.tick(entry["now"], entry["due"])
+            controller.tick(entry["now"])
             if entry["sent"]:
                 _sent(controller)
+            controller.finish_tick(entry["due"], entry["done"])
             _compare(controller, entry, found)
     return found
 
@@ -115,19 +116,22 @@ def _controller(loaded: bundles.Bundle, start: dict) -> Controller:
 
 
 def _sent(controller: Controller) -> None:
-    if controller.command is not None:
-        controller.sent(controller.command)
+    if controller.outgoing is not None:
+        controller.sent(controller.outgoing)
 
 
 def _compare(controller: Controller, entry: dict, found: Comparison) -> None:
     was, now = entry["command"], controller.command
-    if entry["state"] == "running":
-        found.ticks += 1
+    found.ticks += entry["state"] == "running"
     difference, same = 0.0, entry["state"] == controller.state.value
-    if (was is None) != (now is None):
-        same = False
-    elif was is not None and was["targets"] is not None and now.targets is not None:
-        difference = float(np.abs(numbers(was["targets"]) - now.targets).max())
+    if not same or (was is None) != (now is None):
+        same, difference = False, np.inf
+    elif was is not None:
+        targets = [was["targets"], None if now.targets is None else now.targets]
+        if (targets[0] is None) != (targets[1] is None) or was["force"] != now.force:
+            same, difference = False, np.inf
+        elif targets[0] is not None:
+            difference = float(np.abs(numbers(targets[0]) - targets[1]).max())
     same = same and difference == 0.0
     found.different += not same
     found.largest = max(found.largest, difference)

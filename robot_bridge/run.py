@@ -60,20 +60,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--socket", type=Path, help="of a simulated hand that runs already")
     add("--ros", type=json.loads, default={}, help="options of ros1: see its docstring")
     add("--arm", action="store_true", help="send commands to a hand on ROS")
-    add("--trials", type=int, default=5)
-    add("--minutes", type=float, help="end after this time")
-    add("--goals", type=int, help="that complete a trial; the bundle's if not given")
-    add("--seconds", type=float, help="for each goal; the bundle's if not given")
+    add("--rehearse", action="store_true", help="no person: a simulated hand on ROS")
+    add("--trials", type=_count, default=5)
+    add("--minutes", type=_positive, help="end after this time")
+    add("--goals", type=_count, help="that complete a trial; the bundle's if not given")
+    add("--seconds", type=_positive, help="for each goal; the bundle's if not given")
     add("--most-likely", action="store_true", help="do not draw actions")
     add("--force", type=float, default=1.0, help="share of the controllers' force")
     add("--speed", type=float, help="limit of targets' change [rad/s]")
     add("--poses", type=Path, help="a socket that another process sends poses to")
     add("--poses-frame", choices=FRAMES, default="hand", help="of those poses")
-    add("--pose-age", type=float, help="largest age of the object's pose [s]")
+    add("--pose-age", type=_positive, help="largest age of the object's pose [s]")
+    add("--joints-age", type=_positive, help="largest age of joint angles [s]")
     add("--imperfections", choices=("clean", "unseen"), default="clean")
     add("--seed", type=int, default=0, help="of hand, goals and actions")
     add("--rt-priority", type=int, help="1 to 99: run before other processes")
-    add("--sweep", type=float, help="move every joint for so long [s]; no object")
+    add("--sweep", type=_positive, help="move every joint for so long [s]; no object")
     add("--keep-going", action="store_true", help="after a fault of a simulated hand")
     add("--on-exit", choices=("hold", "limp"), default="hold")
     add("--record", type=Path, help="a new file; by default in runs/bridge")
@@ -83,14 +85,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < np.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def _run(options: argparse.Namespace) -> int:
     loaded = bundles.load(options.bundle)
     changes = {"count": options.goals, "seconds": options.seconds}
     changes = {name: value for name, value in changes.items() if value is not None}
     rules = GoalRules.of(loaded.manifest, **changes)
-    limits = Limits()
-    if options.pose_age is not None:
-        limits = Limits(object_age=options.pose_age)
+    ages = {"object_age": options.pose_age, "joints_age": options.joints_age}
+    limits = Limits(**{name: age for name, age in ages.items() if age is not None})
     acting = Options(
         options.most_likely, options.force, options.speed, options.seed, limits
     )
@@ -101,6 +116,10 @@ def _run(options: argparse.Namespace) -> int:
         stack.callback(transport.close)
         info = transport.connect(CONNECTING)
         armed = options.transport != "ros1" or options.arm
+        if options.rehearse and not info.simulated:
+            raise ValueError(
+                f"--rehearse is for simulated hands, and {info.serial} is a real one"
+            )
         if options.sweep:
             controller = Sweep(loaded, info, acting, options.sweep)
             options.trials = 1
@@ -108,10 +127,12 @@ def _run(options: argparse.Namespace) -> int:
                 transport.new_trial(with_object=False)
         else:
             controller = Controller(loaded, info, rules, acting)
+        take_priority(options.rt_priority)
         recorder = _recorder(options)
         stack.callback(recorder.close)
         guard = Guard([str(options.bundle), *reach]) if reach and armed else NoGuard()
-        stack.callback(guard.close)
+        clean = []
+        stack.callback(lambda: guard.close(bool(clean)))
         if reach and armed:
             guard.wait_until_ready(30.0)
         recorder.put(
@@ -132,16 +153,16 @@ def _run(options: argparse.Namespace) -> int:
         if options.minutes:
             trials.deadline = transport.now() + 60 * options.minutes
         script = Rehearsal(trials, options.keep_going)
-        operator = script if info.simulated else Person(trials)
+        alone = options.transport != "ros1" or options.rehearse
+        operator = script if alone else Person(trials)
         _on_signals(trials)
-        take_priority(options.rt_priority)
         tell = _print_event if options.events else lambda event: None
         loop = Loop(controller, transport, operator, armed, recorder, guard, tell)
-        try:
-            loop.run(loaded.manifest["control"]["period"])
-        finally:
-            if armed:
-                _let_go(controller, transport, options.on_exit)
+        # If anything is raised here, the guard takes over.
+        loop.run(loaded.manifest["control"]["period"])
+        if armed:
+            _let_go(controller, transport, recorder, options.on_exit)
+        clean.append(True)
     if recorder.error:
         print(f"error: {recorder.error}", file=sys.stderr)
     _summarize(trials, controller, loop, loaded)
@@ -162,12 +183,31 @@ def _transport(options, loaded, stack):
     if options.transport == "ros1":
         from robot_bridge.transports.ros1 import RosHand
 
+        _check_ros(options.ros)
         reach = ["--ros", json.dumps(options.ros)]
         return RosHand(loaded.manifest, **options.ros), reach
     from robot_bridge.transports.socket import SocketHand
 
     path = options.socket or _start_hand(options, stack)
     return SocketHand(path), ["--socket", str(path)]
+
+
+ROS_OPTIONS = ("markers", "markers_type", "marker_ids", "object", "object_age")
+"""Of ``RosHand``, that ``--ros`` may say."""
+
+
+def _check_ros(options) -> None:
+    """Raise ValueError unless they are some of ``ROS_OPTIONS``."""
+    if not isinstance(options, dict):
+        raise ValueError('--ros takes a JSON object, such as \'{"object": "/pose"}\'')
+    for name in options:
+        if name not in ROS_OPTIONS:
+            raise ValueError(f"--ros: {name!r} is not one of {', '.join(ROS_OPTIONS)}")
+    ids = options.get("marker_ids", range(8))
+    if len(set(ids)) != 8:
+        raise ValueError("--ros: marker_ids takes eight numbers, no two the same")
+    if not 0 <= options.get("object_age", 0.0) < np.inf:
+        raise ValueError("--ros: object_age takes seconds, 0 or more")
 
 
 def _start_hand(options, stack) -> Path:
@@ -211,16 +251,19 @@ def _on_signals(trials: Trials) -> None:
     def interrupt(*_):
         trials.interrupted = True
 
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
 
 
-def _let_go(controller: Controller, transport, how: str) -> None:
+def _let_go(controller: Controller, transport, recorder, how: str) -> None:
     """Leave the hand at its measured pose, or limp: never at a far target."""
-    if how == "limp" or controller.sensing.joints.value is None:
-        transport.send(Command(None, 0.0))
-    elif controller.command is not None:
-        transport.send(Command(controller.here(), controller.command.force))
+    if controller.command is None:
+        return  # it was never told anything, or is the guard's
+    command = Command(controller.here(), controller.command.force)
+    if how == "limp":
+        command = Command(None, 0.0)
+    transport.send(command)
+    recorder.put("exit", {"now": transport.now(), "command": command})
 
 
 def _print_event(event: dict) -> None:

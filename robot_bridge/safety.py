@@ -1,7 +1,7 @@
 """What the bridge may do when: a state machine and its limits, without any I/O.
 
-The hand's own controllers hold their last target for ever, have no limit of rate and
-let NaN through, so all of that is supplied here.
+The hand's own controllers hold their last target for ever and let NaN through; nobody
+else would notice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Event(enum.Enum):
     START = "start"
     STOP = "stop"
     HEARD = "every sensor has spoken"
-    AGREED = "sensors agree with each other"
     FINISHED = "the trial is over"
     FAULT = "something is wrong"
     DANGER = "the hand must not even hold"
@@ -45,7 +44,6 @@ class Event(enum.Enum):
 
 TRANSITIONS = {
     (State.CONNECT, Event.HEARD): State.CHECK,
-    (State.CHECK, Event.AGREED): State.CHECK,
     (State.CHECK, Event.FAULT): State.CONNECT,
     (State.CHECK, Event.ARM): State.ARMED,
     (State.ARMED, Event.START): State.RUNNING,
@@ -128,7 +126,7 @@ class Limits:
     [rad]."""
     margin: float = 0.02
     """Kept from the robot's own limits [rad]."""
-    clamped_share: float = 0.05
-    """Of the last 10 s of ticks in which a target had to be held back: hold."""
+    set_points_age: float = 0.5
+    """Of what the controllers follow; older: are they running? Hold [s]."""
     armed_force: float = 0.3
     """Share of the controllers' force while armed."""

@@ -18,14 +18,19 @@ CLOCK_STEP = 1.0
 order than they were sent [s]."""
 
 
+DRIFT = 1e-6
+"""Of a sensor's clock against ours, for each message [s]: 100 ppm at 100 Hz."""
+
+
 class Channel:
     """One sensor's values: the last that could be true, and how old it is."""
 
     def __init__(self, name: str, limits: Limits):
-        self._name, self._limits = name, limits
+        self.name, self._limits = name, limits
         self.value: np.ndarray | None = None
         self._last: Sample | None = None
         self.taken = self.changed = -np.inf
+        self._offset = self._least_offset = np.inf
         self._rejections: list[float] = []
         self.message = ""
 
@@ -36,11 +41,19 @@ class Channel:
         if self._last and 0 <= self._last.stamp - sample.stamp < CLOCK_STEP:
             return False
         self._last = sample
+        offset = sample.received - sample.stamp
+        if abs(offset - self._offset) > CLOCK_STEP:
+            self._least_offset = offset
+        self._offset = offset
+        # Two clocks drift apart: what was the least once need not be for ever.
+        self._least_offset = min(offset, self._least_offset + DRIFT)
         return True
 
     def take(self, value: np.ndarray, sample: Sample) -> None:
         """Believe a value."""
-        self.taken = sample.received - sample.age
+        # Later than the quickest messages of this sensor: as much older.
+        late = self._offset - self._least_offset
+        self.taken = sample.received - sample.age - late
         if self.value is None or not np.array_equal(value, self.value):
             self.changed = self.taken
         self.value = value
@@ -57,8 +70,8 @@ class Channel:
 
     def faults(self, now: float, age: float, moving: bool) -> list[Fault]:
         """What is wrong with it, given how old it may be."""
-        name, limits, found = self._name, self._limits, []
-        if self.age(now) > age:
+        name, limits, found = self.name, self._limits, []
+        if not self.age(now) <= age:
             found.append(
                 Fault(
                     f"{name} stale",
@@ -120,6 +133,7 @@ class Sensing:
         self.object = Channel("object pose", limits)
         self._seen_markers: Sample | None = None
         self._tips_off_since = np.full(len(FINGERS), np.inf)
+        self._tips_off_until = np.full(len(FINGERS), -np.inf)
         self._tip_errors = np.zeros(len(FINGERS))
 
     def update(self, snapshot: Snapshot) -> None:
@@ -129,11 +143,11 @@ class Sensing:
         self._update_object(snapshot.object, snapshot.object_frame)
 
     @property
-    def complete(self) -> bool:
-        """Whether every sensor has spoken."""
+    def missing(self) -> str:
+        """Names of sensors that have not spoken yet; '' if all have."""
         channels = [self.joints, self.base, *self.tips]
         channels += [self.object] * self._with_object
-        return all(channel.value is not None for channel in channels)
+        return ", ".join(c.name for c in channels if c.value is None)
 
     @property
     def height(self) -> float:
@@ -182,12 +196,11 @@ class Sensing:
             found += tip.faults(now, limits.tip_age, moving)
         if self._with_object:
             found += self.object.faults(now, limits.object_age, moving)
-        off = [
-            k
-            for k, since in enumerate(self._tips_off_since)
-            if now - since > limits.tip_error_time
-        ]
-        if off:
+        # As long as it was seen to be off: a hidden marker is no evidence.
+        off = np.flatnonzero(
+            self._tips_off_until - self._tips_off_since > limits.tip_error_time
+        )
+        if len(off):
             found.append(Fault("fingertips disagree", self._explain(off)))
         return found
 
@@ -209,7 +222,10 @@ class Sensing:
         if sample is None or sample is self._seen_markers:
             return
         self._seen_markers = sample
-        base, tips = sample.value[:3], sample.value[3:]
+        # Some drivers put a marker that they do not see into the origin.
+        lost = (sample.value == 0).all(1, keepdims=True)
+        value = np.where(lost, np.nan, sample.value)
+        base, tips = value[:3], value[3:]
         if self.base.is_news(sample) and np.isfinite(base).all():
             rotation, position, error = fit_frame(base, self._known)
             if error > self._limits.base_error:
@@ -240,8 +256,10 @@ class Sensing:
         self._last_tips = seen, expected
         since = np.where(off, np.minimum(self._tips_off_since, now), np.inf)
         self._tips_off_since = np.where(fresh, since, self._tips_off_since)
+        until = np.where(off, now, -np.inf)
+        self._tips_off_until = np.where(fresh, until, self._tips_off_until)
 
-    def _explain(self, off: list[int]) -> str:
+    def _explain(self, off: np.ndarray) -> str:
         """Why fingertips may be elsewhere than joint angles put them."""
         seen, expected = self._last_tips
         limit = 0.7 * self._limits.tip_error

@@ -73,7 +73,7 @@ class HandServer:
                     self._sent = self._hand.messages
                     self._speak()
             time.sleep(STEP)
-        for user in self._users:
+        for user in list(self._users):
             self._send(user, wire.BYE, {})
         self._socket.close()
         self._path.unlink(missing_ok=True)

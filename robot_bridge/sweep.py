@@ -35,7 +35,7 @@ class Sweep(Controller):
     ):
         super().__init__(bundle, info, GoalRules.of(bundle.manifest), options)
         self.sensing = Sensing(bundle.manifest, info, options.limits, with_object=False)
-        self._seconds, self._reach = seconds, np.inf
+        self._seconds = seconds
 
     def _begin(self, now: float) -> None:
         self._began, self._stroke = now, -1.0

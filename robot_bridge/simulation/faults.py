@@ -17,7 +17,8 @@ class Disturbance:
     kind: str
     channel: str = "all"
     amount: float = 0.0
-    """Share of messages that are dropped, seconds of delay or of a clock's step."""
+    """Share of messages that are dropped, seconds that delay grows to (by 0.2 s in a
+    second) or that a clock steps."""
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -41,6 +42,7 @@ class Faults:
         self._active: list[Disturbance] = []
         self._queues: dict[str, list] = {}
         self._frozen: dict[str, np.ndarray] = {}
+        self._began: dict[str, float] = {}
 
     def add(self, disturbance: Disturbance) -> None:
         """From now on."""
@@ -51,6 +53,7 @@ class Faults:
         self._active.clear()
         self._queues.clear()
         self._frozen.clear()
+        self._began.clear()
 
     def pass_on(
         self, channel: str, value: np.ndarray, stamp: float, now: float
@@ -75,7 +78,10 @@ class Faults:
 
     def _delay(self, channel, value, stamp, amount, now):
         waiting = self._queues.setdefault(channel, [])
-        waiting.append((now + amount, value, stamp))
+        # As a link that gets slower and slower: no gap in what arrives.
+        began = self._began.setdefault(channel, now)
+        late = min(amount, 0.2 * (now - began))
+        waiting.append((now + late, value, stamp))
         ready = [item for item in waiting if item[0] <= now]
         self._queues[channel] = waiting[len(ready) :]
         return [item[1:] for item in ready]

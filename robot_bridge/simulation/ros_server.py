@@ -38,7 +38,6 @@ class RosServer:
         rospy.init_node("dex_sim_hand", disable_signals=True)
         rospy.set_param("/robot_description", hand.urdf)
         rospy.set_param("/hand/mapping", {hand.serial: hand.info.side[0] + "h"})
-        rospy.set_param("/dex_sim/simulated", True)
         self._hand, self._names = hand, hand.joint_names
         # As the driver lists them: by name.
         self._order = np.argsort(self._names)

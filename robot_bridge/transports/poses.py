@@ -59,6 +59,8 @@ class PoseSocket:
                 break
             if message is not None and np.shape(message.content) == (8,):
                 age, *pose = message.content
+                if not 0 <= age < np.inf:
+                    continue  # a pose that knows no age is as good as none
                 now = self._inner.now()
                 self._pose = Sample(np.array(pose), now, message.time, float(age))
         snapshot = self._inner.latest()

@@ -6,6 +6,8 @@ process's monotonic clock: messages' stamps are only compared with each other.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import threading
 import time
 import xmlrpc.client
@@ -21,7 +23,16 @@ from robot_bridge.transports import TransportError
 HOT = 57.0
 """Temperature of a motor at which the hand is let go; its firmware does so at 60."""
 
-MASTER_PERIOD = 0.5
+SIMULATED = "/dex_sim_hand"
+"""Node that publishes a simulated hand's joint angles."""
+
+MOTOR = re.compile(r"\b(rh|lh|[WFMRLT][RFH]J\d)", re.IGNORECASE)
+"""In a diagnostic status's name: of the hand."""
+
+ANSWER = 0.5
+"""A server that has not answered in this time is not there [s]."""
+
+MASTER_PERIOD = 0.4
 """Between two questions whether the master lives [s]."""
 
 
@@ -56,11 +67,13 @@ class RosHand:
         self._topics = {"markers": markers, "object": object}
         self._markers_type, self._marker_ids = markers_type, tuple(marker_ids)
         self._object_age = object_age
+        self._rospy: Any = None
         self._samples: dict[str, Sample] = {}
         self._set_points = np.full(len(self._actuators), np.nan)
-        self._fault = self._danger = ""
-        self._force: float | None = None
-        self._trajectory_heard = False
+        self._heard_states: set[int] = set()
+        self._faults: dict[str, str] = {}
+        self._danger, self._publisher = "", ""
+        self._commanding = self._trajectory_heard = False
         self._closed = threading.Event()
 
     def connect(self, timeout: float) -> HandInfo:
@@ -74,23 +87,26 @@ class RosHand:
             ) from error
         self._rospy = rospy
         self._find_master(timeout)
+        self._claim_name()
         rospy.init_node(self._node, disable_signals=True)
-        self._subscribe()
-        self._advertise()
-        self._wait_for_joints(timeout)
         if not rospy.has_param("/robot_description"):
             raise TransportError(
                 "the parameter /robot_description is not set: is the hand's driver up?"
             )
         serials = list(rospy.get_param("/hand/mapping", {})) or ["unknown"]
-        info = read_hand(
-            rospy.get_param("/robot_description"),
-            serials[0],
-            mode="trajectory" if self._trajectory_heard else "position",
-            simulated=bool(rospy.get_param("/dex_sim/simulated", False)),
-        )
+        info = read_hand(rospy.get_param("/robot_description"), serials[0])
+        if not set(self._joints) <= set(info.limits):
+            return info  # another hand, whose joints we would wait for in vain
+        self._subscribe()
+        self._advertise()
+        self._wait_for_driver(timeout)
         threading.Thread(target=self._watch_master, daemon=True).start()
-        return info
+        return dataclasses.replace(
+            info,
+            mode="trajectory" if self._trajectory_heard else "position",
+            # Not a parameter, which would outlive the simulated hand.
+            simulated=self._publisher == SIMULATED,
+        )
 
     def now(self) -> float:
         """See ``Transport``."""
@@ -103,18 +119,23 @@ class RosHand:
 
     def latest(self) -> Snapshot:
         """See ``Transport``."""
-        return Snapshot(**self._samples, fault=self._fault, danger=self._danger)
+        if self._rospy is not None and self._rospy.is_shutdown():
+            self._faults["rospy"] = f"ROS has shut this node ({self._node}) down"
+        fault = next(iter(self._faults.values()), "")
+        return Snapshot(**dict(self._samples), fault=fault, danger=self._danger)
 
     def send(self, command: Command) -> None:
         """See ``Transport``."""
-        float64 = self._float64
+        if self._rospy.is_shutdown():
+            # Publishing would do nothing and say nothing.
+            raise TransportError(f"ROS has shut this node ({self._node}) down")
+        float64, self._commanding = self._float64, True
         if command.targets is not None:
             for publisher, target in zip(self._targets, command.targets):
                 publisher.publish(float64(float(target)))
-        if command.force != self._force:
-            self._force = command.force
-            for publisher in self._forces:
-                publisher.publish(float64(float(command.force)))
+        # Every time: a driver that was restarted has forgotten it.
+        for publisher in self._forces:
+            publisher.publish(float64(float(command.force)))
 
     def new_trial(self, with_object: bool = True) -> None:
         """See ``Transport``."""
@@ -123,7 +144,9 @@ class RosHand:
     def close(self) -> None:
         """See ``Transport``."""
         self._closed.set()
-        if hasattr(self, "_rospy"):
+        # Publishers write in threads of their own: the last command must leave.
+        time.sleep(0.2)
+        if self._rospy is not None:
             self._rospy.signal_shutdown("the bridge ends")
 
     def _find_master(self, timeout: float) -> None:
@@ -139,17 +162,27 @@ class RosHand:
             time.sleep(0.1)
 
     def _master_answers(self) -> bool:
-        try:
-            xmlrpc.client.ServerProxy(self._master_uri).getPid("/dex_bridge")
-        except (OSError, xmlrpc.client.Error):
-            return False
-        return True
+        return _ask(self._master_uri, "getPid", f"/{self._node}") is not None
+
+    def _claim_name(self) -> None:
+        """ROS would shut down another node of this name, whatever it commands."""
+        found = _ask(self._master_uri, "lookupNode", f"/{self._node}", f"/{self._node}")
+        known = found is not None and found[0] == 1
+        if known and _ask(found[2], "getPid", f"/{self._node}") is not None:
+            raise TransportError(
+                f"a node /{self._node} runs already: another bridge; end it first"
+            )
 
     def _watch_master(self) -> None:
         """Connections outlive a master, but nobody could join them any more."""
+        missed = 0
         while not self._closed.wait(MASTER_PERIOD):
-            if not self._master_answers():
-                self._fault = f"the ROS master at {self._master_uri} is gone"
+            missed = 0 if self._master_answers() else missed + 1
+            if missed > 1:
+                gone = f"the ROS master at {self._master_uri} is gone"
+                self._faults["master"] = gone
+            else:
+                self._faults.pop("master", None)
 
     def _subscribe(self) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
@@ -207,12 +240,19 @@ class RosHand:
         self._forces = publishers("max_force_factor")
         self._again = self._rospy.Publisher("/dex_sim/new_trial", Bool, queue_size=1)
 
-    def _wait_for_joints(self, timeout: float) -> None:
+    def _wait_for_driver(self, timeout: float) -> None:
+        """Joint angles, and somebody who listens to every command."""
         deadline = self.now() + timeout
-        while "joints" not in self._samples:
+        while True:
+            deaf = [p.name for p in self._targets if not p.get_num_connections()]
+            if "joints" in self._samples and not deaf:
+                break
             if self.now() > deadline:
                 raise TransportError(
-                    f"nothing on /joint_states for {timeout:.0f} s: is the driver up?"
+                    f"nobody listens to {deaf[0]}: do the position controllers run?"
+                    if deaf
+                    else f"nothing on /joint_states for {timeout:.0f} s: is the driver "
+                    "up?"
                 )
             time.sleep(0.05)
         # Long enough to hear a trajectory controller, which speaks 50 times a second.
@@ -220,25 +260,29 @@ class RosHand:
 
     def _take(self, channel: str, value, stamp: float, age: float = 0.0) -> None:
         received = time.monotonic()
-        self._samples = {
-            **self._samples,
-            channel: Sample(np.asarray(value, float), received, stamp or received, age),
-        }
+        # One assignment: ROS calls from a thread for each connection.
+        self._samples[channel] = Sample(
+            np.asarray(value, float), received, stamp or received, age
+        )
+        self._faults.pop(channel, None)
 
     def _on_joints(self, message) -> None:
         places = {name: place for place, name in enumerate(message.name)}
+        if not set(self._joints) & set(places):
+            return  # an arm's, on the same topic
         try:
             order = [places[name] for name in self._joints]
         except KeyError as error:
-            self._fault = f"/joint_states has no {error.args[0]}"
+            self._faults["joints"] = f"/joint_states has no {error.args[0]}"
             return
+        self._publisher = getattr(message, "_connection_header", {}).get("callerid", "")
         angles = np.array(message.position)[order]
         self._take("joints", angles, message.header.stamp.to_sec())
 
     def _on_cloud(self, message) -> None:
         points = np.array([[p.x, p.y, p.z] for p in message.points]).reshape(-1, 3)
         if len(points) <= max(self._marker_ids):
-            self._fault = (
+            self._faults["markers"] = (
                 f"{self._topics['markers']} has {len(points)} points, and marker_ids "
                 f"asks for number {max(self._marker_ids)}"
             )
@@ -266,22 +310,28 @@ class RosHand:
     def _on_controller(self, message, arguments) -> None:
         (index,) = arguments
         self._set_points[index] = message.set_point
-        if index == 0 and np.isfinite(self._set_points).all():
-            stamp = message.header.stamp.to_sec()
-            self._take("set_points", self._set_points.copy(), stamp)
+        self._heard_states.add(index)
+        if len(self._heard_states) == len(self._actuators):
+            self._heard_states.clear()
+            self._take("set_points", self._set_points.copy(), 0.0)
 
     def _on_trajectory(self, message) -> None:
         self._trajectory_heard = True
-        if self._force is not None:
-            self._fault = "a trajectory controller runs: it overwrites targets"
+        if self._commanding:
+            self._faults["trajectory"] = (
+                "a trajectory controller runs: it overwrites targets"
+            )
 
     def _on_diagnostics(self, message) -> None:
+        hot = ""
         for status in message.status:
+            # The hand's own motors, not the computer's processor.
+            if not MOTOR.search(status.name):
+                continue
             for item in status.values:
                 if "temperature" in item.key.lower() and _number(item.value) > HOT:
-                    self._danger = (
-                        f"{status.name}: {item.key} {item.value} (limit {HOT:g})"
-                    )
+                    hot = f"{status.name}: {item.key} {item.value} (limit {HOT:g})"
+        self._danger = hot or self._danger
 
 
 def controller_of(actuator: str) -> str:
@@ -290,7 +340,25 @@ def controller_of(actuator: str) -> str:
 
 
 def _number(text: str) -> float:
+    """The number that a text begins with, whatever its unit."""
+    found = re.match(r"\s*[-+]?\d+(\.\d+)?", text)
+    return float(found.group()) if found else -np.inf
+
+
+class _Impatient(xmlrpc.client.Transport):
+    """Asks with a limit of time: a cable may be out."""
+
+    def make_connection(self, host):
+        """See ``xmlrpc.client.Transport``."""
+        connection = super().make_connection(host)
+        connection.timeout = ANSWER
+        return connection
+
+
+def _ask(uri: str, method: str, *arguments):
+    """What an XML-RPC server answers; None if nothing that makes sense."""
     try:
-        return float(text)
-    except ValueError:
-        return -np.inf
+        server = xmlrpc.client.ServerProxy(uri, transport=_Impatient())
+        return getattr(server, method)(*arguments)
+    except Exception:
+        return None

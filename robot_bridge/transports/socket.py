@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -32,11 +33,15 @@ class SocketHand:
         self._own = os.path.join(self._folder.name, "bridge")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._own)
-        self._socket.setblocking(False)
+        # Of receiving; sending never waits (MSG_DONTWAIT).
+        self._socket.settimeout(0.2)
         self._sequence = 0
         self._samples: dict[str, Sample] = {}
         self._info: HandInfo | None = None
         self._fault = ""
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
 
     def connect(self, timeout: float) -> HandInfo:
         """See ``Transport``."""
@@ -49,7 +54,6 @@ class SocketHand:
                 )
             self._say(wire.HELLO, {})
             time.sleep(0.05)
-            self.latest()
         return self._info
 
     def now(self) -> float:
@@ -62,27 +66,31 @@ class SocketHand:
 
     def latest(self) -> Snapshot:
         """See ``Transport``."""
-        while True:
-            try:
-                data = self._socket.recv(65536)
-            except BlockingIOError:
-                break
-            message = wire.unpack(data)
-            if message is None:
-                continue
-            if message.kind == wire.INFO:
-                limits = {k: tuple(v) for k, v in message.content["limits"].items()}
-                self._info = HandInfo(**{**message.content, "limits": limits})
-            elif message.kind == wire.SENSOR:
-                channel = wire.CHANNELS[int(message.content[0])]
-                value = message.content[2:].reshape(SHAPES.get(channel, -1))
-                self._samples[channel] = Sample(
-                    value, time.monotonic(), message.time, message.content[1]
-                )
-            elif message.kind == wire.BYE:
-                self._fault = "the simulated hand was closed"
         known = {name: self._samples.get(name) for name in Snapshot.CHANNELS}
         return Snapshot(**known, fault=self._fault)
+
+    def _listen(self) -> None:
+        """In a thread: the kernel keeps a few datagrams only, and drops newer ones."""
+        while not self._closed.is_set():
+            try:
+                message = wire.unpack(self._socket.recv(65536))
+            except socket.timeout:
+                continue
+            if message is not None:
+                self._take(message)
+
+    def _take(self, message: wire.Message) -> None:
+        if message.kind == wire.INFO:
+            limits = {k: tuple(v) for k, v in message.content["limits"].items()}
+            self._info = HandInfo(**{**message.content, "limits": limits})
+        elif message.kind == wire.SENSOR:
+            channel = wire.CHANNELS[int(message.content[0])]
+            value = message.content[2:].reshape(SHAPES.get(channel, -1))
+            self._samples[channel] = Sample(
+                value, time.monotonic(), message.time, message.content[1]
+            )
+        elif message.kind == wire.BYE:
+            self._fault = "the simulated hand was closed"
 
     def send(self, command: Command) -> None:
         """See ``Transport``."""
@@ -108,6 +116,8 @@ class SocketHand:
     def close(self) -> None:
         """See ``Transport``."""
         self._say(wire.BYE, {})
+        self._closed.set()
+        self._thread.join()
         self._socket.close()
         self._folder.cleanup()
 
@@ -115,7 +125,7 @@ class SocketHand:
         self._sequence += 1
         data = wire.pack(kind, self._sequence, time.monotonic(), content)
         try:
-            self._socket.sendto(data, str(self._path))
+            self._socket.sendto(data, socket.MSG_DONTWAIT, str(self._path))
         except (FileNotFoundError, ConnectionRefusedError):
             # Not there, or not any more: silence is noticed where it matters.
             pass

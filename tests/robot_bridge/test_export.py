@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ def copy(bundle_path, tmp_path):
 def edit(path, **changes):
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    (path / bundles.SUMS).write_text(bundles.sums_of(path))
 
 
 def recurrent(bundle, agent, path):
@@ -100,6 +102,20 @@ def test_the_manifest_says_what_numbers_mean(bundle, run_config):
     assert config.network == run_config.network
 
 
+def test_a_changed_manifest_is_refused(copy):
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(text.replace('"sign": -1', '"sign": 1', 1))
+    with pytest.raises(BundleError, match=r"manifest\.json is not what was exported"):
+        bundles.load(copy)
+
+
+def test_the_sums_are_those_that_sha256sum_checks(bundle_path):
+    command = ["sha256sum", "--check", "--strict", bundles.SUMS]
+    done = subprocess.run(command, cwd=bundle_path, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.count(": OK") == 4
+
+
 def test_a_changed_byte_of_the_weights_is_refused(copy):
     data = bytearray((copy / "weights.npz").read_bytes())
     data[len(data) // 2] ^= 1
@@ -113,8 +129,7 @@ def test_other_weights_under_their_right_hash_are_refused(copy):
         weights = dict(file)
     weights["head/bias"] = weights["head/bias"] + np.float32(1e-3)
     np.savez(copy / "weights.npz", **weights)
-    files = json.loads((copy / "manifest.json").read_text())["files"]
-    edit(copy, files={**files, "weights.npz": bundles.hash_of(copy / "weights.npz")})
+    edit(copy)
     with pytest.raises(BundleError, match=r"computes other outputs .*1\.0e-03"):
         bundles.load(copy)
 
@@ -124,8 +139,7 @@ def test_what_is_not_finite_is_refused(copy):
         weights = dict(file)
     weights["dense/kernel"][0, 0] = np.nan
     np.savez(copy / "weights.npz", **weights)
-    files = json.loads((copy / "manifest.json").read_text())["files"]
-    edit(copy, files={**files, "weights.npz": bundles.hash_of(copy / "weights.npz")})
+    edit(copy)
     with pytest.raises(BundleError, match="dense/kernel is not finite"):
         bundles.load(copy)
 

@@ -19,42 +19,47 @@ def keyboard(monkeypatch):
         yield typed
 
 
-def controller(state, **changes):
-    standard = {"is_checked": True, "trials": 0, "goals_met": 3, "why": "dropped"}
-    changes = {"is_trusted": lambda now: True, **standard, **changes}
+def controller(state, trusted=True, **changes):
+    standard = {"trials": 0, "goals_met": 3, "why": "dropped", "trouble": ""}
+    changes = {"is_trusted": lambda now: trusted, **standard, **changes}
     return SimpleNamespace(state=state, **changes)
 
 
-@pytest.mark.parametrize(
-    ("state", "wish"),
-    [
-        (State.CONNECT, ""),
-        (State.CHECK, "arm"),
-        (State.ARMED, "start"),
-        (State.RUNNING, "hold"),
-        (State.HOLD, "arm"),
-        (State.LIMP, "arm"),
-    ],
-)
-def test_enter_takes_the_next_step_and_nothing_else_does(state, wish, keyboard):
+def wish(typed, keyboard, state, **changes):
+    keyboard.write(typed)
+    return Person(Trials(5)).wish(controller(state, **changes), 0.0)
+
+
+@pytest.mark.parametrize("state", State)
+def test_enter_never_does_anything_but_hold(state, keyboard):
+    assert wish("\n", keyboard, state) == "hold"
+
+
+def test_hammering_enter_holds_whatever_else_is_typed(keyboard):
+    assert wish("a\ns\n\n\n\n", keyboard, State.ARMED) == "hold"
     person = Person(Trials(5))
-    for _ in range(3):
-        assert person.wish(controller(state), 0.0) == ""
-    keyboard.write("\n")
-    assert person.wish(controller(state), 0.0) == wish
-    assert person.wish(controller(state), 0.0) == ""
+    assert person.wish(controller(State.HOLD), 0.0) == ""
 
 
-def test_a_person_arms_no_hand_that_was_not_checked(keyboard):
-    keyboard.write("\n")
-    checking = controller(State.CHECK, is_checked=False)
-    assert Person(Trials(5)).wish(checking, 0.0) == ""
+@pytest.mark.parametrize(("letter", "expected"), [("a", "arm"), ("s", "start")])
+def test_letters_take_the_next_step(letter, expected, keyboard):
+    assert wish(letter + "\n", keyboard, State.CHECK) == expected
+
+
+def test_nothing_typed_is_no_wish(keyboard):
+    assert wish("", keyboard, State.ARMED) == ""
+    assert wish("s", keyboard, State.ARMED) == ""  # the line is not finished
+
+
+def test_a_hand_that_cannot_be_trusted_is_not_armed_and_it_is_said(keyboard, capsys):
+    trouble = "no marker for 300 ms"
+    assert wish("a\n", keyboard, State.CHECK, trusted=False, trouble=trouble) == ""
+    assert f"not armed: {trouble}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("state", [State.CHECK, State.RUNNING, State.HOLD])
 def test_q_ends_it(state, keyboard):
-    keyboard.write("q\n")
-    assert Person(Trials(5)).wish(controller(state), 0.0) == "stop"
+    assert wish("q\n", keyboard, state) == "stop"
 
 
 def test_without_a_keyboard_it_ends(keyboard, capsys):
@@ -63,11 +68,17 @@ def test_without_a_keyboard_it_ends(keyboard, capsys):
     assert "nobody is at the keyboard" in capsys.readouterr().out
 
 
-def test_a_person_is_told_what_enter_does(keyboard, capsys):
+def test_a_person_is_told_what_may_be_typed_and_why(keyboard, capsys):
     person = Person(Trials(5))
     person.wish(controller(State.ARMED), 0.0)
     person.wish(controller(State.ARMED), 0.0)
-    assert capsys.readouterr().out == "armed: Enter starts the policy, q ends\n"
+    said = capsys.readouterr().out
+    assert said == "armed: s: start the policy, Enter: hold, q: end\n"
+    for age in (251, 262, 273):
+        trouble = f"object pose: nothing for {age} ms (limit 250)"
+        person.wish(controller(State.CONNECT, trouble=trouble), 0.0)
+    said = capsys.readouterr().out
+    assert said.count("object pose: nothing for") == 1
 
 
 def test_trials_are_counted_though_they_end_as_they_begin():
@@ -88,7 +99,7 @@ def test_a_rehearsal_ends_with_a_fault_unless_it_is_told_to_go_on():
 
 def test_a_rehearsal_does_not_wait_for_ever():
     script = Rehearsal(Trials(5))
-    deaf = controller(State.CONNECT)
+    deaf = controller(State.CONNECT, trusted=False)
     assert script.wish(deaf, 0.0) == ""
     assert script.wish(deaf, operators.PATIENCE - 1) == ""
     assert script.wish(deaf, operators.PATIENCE + 1) == "stop"

@@ -75,7 +75,9 @@ def test_messages_made_from_text_are_the_real_ones():
 
 def test_a_rehearsal_through_ros(careful_path, master, tmp_path):
     file = tmp_path / "ros.mcap"
-    arguments = ["--arm", "--trials", "2", "--seconds", "1.5", "--record", str(file)]
+    arguments = ["--arm", "--rehearse", "--trials", "2", "--seconds", "1.5"]
+    # Other tests run on the same cores.
+    arguments += ["--record", str(file), "--joints-age", "0.3"]
     with simulated_hand(careful_path, master, tmp_path):
         topics = subprocess.run(
             ["rostopic", "list", "-v"], env=master, capture_output=True, text=True
@@ -93,7 +95,8 @@ def test_a_rehearsal_through_ros(careful_path, master, tmp_path):
 
 def test_without_arm_nothing_is_sent(careful_path, master, tmp_path):
     with simulated_hand(careful_path, master, tmp_path):
-        done = run(careful_path, master, "--minutes", "0.1", "--no-record")
+        arguments = ["--rehearse", "--minutes", "0.1", "--no-record"]
+        done = run(careful_path, master, *arguments)
     assert "dry run: nothing is sent (--arm to move)" in done.stdout
     assert "ticks: late" in done.stdout
     assert (tmp_path / "commands").read_text() == ""
@@ -104,6 +107,35 @@ def test_trajectory_mode_is_refused(careful_path, master, tmp_path):
         done = run(careful_path, master, "--arm", "--no-record")
     assert done.returncode == 1
     assert "error: the hand is in trajectory mode" in done.stderr
+
+
+def test_a_real_hand_is_not_rehearsed_with(careful_path, master, tmp_path):
+    """Whoever stands before it is asked: here nobody, so that it ends at once."""
+    with simulated_hand(careful_path, master, tmp_path):
+        done = run(careful_path, master, "--arm", "--no-record")
+    assert "nobody is at the keyboard" in done.stdout
+    assert (tmp_path / "commands").read_text() == ""
+
+
+def test_a_second_bridge_does_not_end_the_first(careful_path, master, tmp_path):
+    command = [sys.executable, "-m", "robot_bridge.run", str(careful_path)]
+    command += ["--transport", "ros1", "--rehearse", "--no-record"]
+    with simulated_hand(careful_path, master, tmp_path):
+        first = subprocess.Popen(
+            [*command, "--minutes", "0.15"], env=master, stdout=subprocess.PIPE
+        )
+        first.stdout.readline()
+        done = run(careful_path, master, "--rehearse", "--no-record")
+        out, _ = first.communicate(timeout=60)
+    assert done.returncode == 1
+    assert "error: a node /dex_bridge runs already" in done.stderr
+    assert b"ticks: late" in out
+
+
+def test_a_left_hand_is_refused_by_its_description(careful_path, master, tmp_path):
+    with simulated_hand(careful_path, master, tmp_path, "--side", "left"):
+        done = run(careful_path, master, "--no-record")
+    assert done.stderr.startswith("error: the policy was trained for a right hand")
 
 
 def test_a_missing_master_is_named(careful_path, tmp_path, monkeypatch):
@@ -132,6 +164,11 @@ def test_joint_states_come_by_name_in_any_order(bundle, monkeypatch):
     assert angles[bundle.joints.index("rh_FFJ1")] == names.index("rh_FFJ1")
     hand._on_joints(JointState(name=names[1:], position=[0.0] * 23))
     assert f"/joint_states has no {names[0]}" in hand.latest().fault
+    # An arm's joints on the same topic are none of ours; a good message mends all.
+    hand._on_joints(JointState(name=["ra_elbow"], position=[0.0]))
+    assert hand.latest().fault
+    hand._on_joints(message)
+    assert hand.latest().fault == ""
 
 
 def test_markers_come_by_place_or_by_id(bundle):
@@ -185,7 +222,14 @@ def test_a_hot_motor_is_a_danger(bundle):
         status = DiagnosticStatus(name="SRDMotor rh_FFJ3", values=[value])
         hand._on_diagnostics(DiagnosticArray(status=[status]))
 
-    say(51.5)
+    hand._on_diagnostics(
+        DiagnosticArray(
+            status=[
+                DiagnosticStatus(name="CPU", values=[KeyValue("Temperature", "81")])
+            ]
+        )
+    )
+    say("51.5 C")
     assert hand.latest().danger == ""
-    say(58.0)
-    assert "rh_FFJ3: Temperature 58.0" in hand.latest().danger
+    say("58.0 C")
+    assert "rh_FFJ3: Temperature 58.0 C" in hand.latest().danger

@@ -56,7 +56,7 @@ def feed(bundle, shared):
 
 
 def test_a_good_hand_is_believed(feed):
-    assert feed.sensing.complete
+    assert feed.sensing.missing == ""
     assert feed.said() == {}
     reading = feed.sensing.reading()
     np.testing.assert_allclose(reading.joint_angles, feed.hand.joint_angles, atol=0.05)
@@ -182,6 +182,39 @@ def test_a_wrong_joint_map_shows_at_the_fingertips(bundle, feed):
     feed.run(0.6, joints=exchange)
     message = feed.said(moving=False)["fingertips disagree"].message
     assert "FF by" in message and "swapped" not in message
+
+
+def test_a_link_that_gets_slower_is_noticed_though_nothing_is_missing(feed):
+    feed.faults.add(Disturbance("delay", amount=0.2))
+    feed.run(0.2)
+    assert feed.said() == {}
+    feed.run(0.3)
+    assert "joint angles stale" in feed.said()
+
+
+def test_a_marker_in_the_origin_is_not_seen(feed):
+    def lose(markers):
+        markers[5] = 0.0
+        return markers
+
+    before = feed.sensing.tips[2].value
+    feed.run(0.1, markers=lose)
+    np.testing.assert_array_equal(feed.sensing.tips[2].value, before)
+    assert feed.said(moving=False) == {}
+
+
+def test_a_hidden_marker_is_no_evidence_against_it(feed):
+    def displace(markers):
+        markers[3] += 0.03
+        return markers
+
+    def hide(markers):
+        markers[3] = np.nan
+        return markers
+
+    feed.run(0.1, markers=displace)
+    feed.run(0.8, markers=hide)
+    assert feed.said(moving=False) == {}
 
 
 @pytest.mark.parametrize("kind", ["duplicate", "reorder", "drop"])
