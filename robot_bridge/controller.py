@@ -132,12 +132,11 @@ class Controller:
         missing = self.sensing.missing
         if self.state is State.CONNECT and not missing:
             self._go(Event.HEARD)
-        self.trouble = f"nothing yet from: {missing}" if missing else ""
-        if faults:
-            # A sensor that has never spoken is not news.
-            self.trouble = self.trouble or faults[0].message
-            self._well_since = np.inf
-        self._well_since = min(self._well_since, np.inf if faults else now)
+        self._well_since = np.inf if faults else min(self._well_since, now)
+        self.trouble = faults[0].message if faults else ""
+        if missing:
+            # That what has never spoken is silent is not all there is to say.
+            self.trouble = f"nothing yet from: {missing}"
         self._react(faults)
 
     @property
