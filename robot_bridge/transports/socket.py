@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import tempfile
 import threading
@@ -33,8 +34,8 @@ class SocketHand:
         self._own = os.path.join(self._folder.name, "bridge")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._own)
-        # Of receiving; sending never waits (MSG_DONTWAIT).
-        self._socket.settimeout(0.2)
+        # A timeout would make sending wait, too, where the hand does not read.
+        self._socket.setblocking(False)
         self._sequence = 0
         self._samples: dict[str, Sample] = {}
         self._info: HandInfo | None = None
@@ -72,10 +73,10 @@ class SocketHand:
     def _listen(self) -> None:
         """In a thread: the kernel keeps a few datagrams only, and drops newer ones."""
         while not self._closed.is_set():
-            try:
-                message = wire.unpack(self._socket.recv(65536))
-            except socket.timeout:
+            readable, _, _ = select.select([self._socket], [], [], 0.2)
+            if not readable:
                 continue
+            message = wire.unpack(self._socket.recv(65536))
             if message is not None:
                 self._take(message)
 
@@ -125,7 +126,7 @@ class SocketHand:
         self._sequence += 1
         data = wire.pack(kind, self._sequence, time.monotonic(), content)
         try:
-            self._socket.sendto(data, socket.MSG_DONTWAIT, str(self._path))
+            self._socket.sendto(data, str(self._path))
         except (FileNotFoundError, ConnectionRefusedError):
             # Not there, or not any more: silence is noticed where it matters.
             pass
