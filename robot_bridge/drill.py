@@ -7,6 +7,7 @@ the hand goes on being moved is measured at the hand.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -214,9 +215,10 @@ def _interfere(stage: Stage) -> None:
     pose = stage.control.latest().set_points.value
 
     def publish():
-        for _ in range(10):
-            stage.control.send(Command(pose + 0.2, 1.0))
-            time.sleep(0.1)
+        with contextlib.suppress(OSError):  # the stage may be closed before its end
+            for _ in range(10):
+                stage.control.send(Command(pose + 0.2, 1.0))
+                time.sleep(0.1)
 
     threading.Thread(target=publish, daemon=True).start()
 
@@ -362,8 +364,11 @@ def _row(exercise: Exercise, outcomes: list[Outcome]) -> str:
     else:
         shown = "goes on"
     limit = "goes on" if exercise.limit is None else f"{1000 * exercise.limit:.0f} ms"
-    bad = "" if all(o.is_good for o in outcomes) else " **NOT AS IT SHOULD BE**"
-    return f"| {exercise.name} | {shown} | {limit} | {outcomes[0].reason}{bad} |"
+    worst = next((o for o in outcomes if not o.is_good), None)
+    said = (worst or outcomes[0]).reason
+    if worst:
+        said += " **MOVED AFTERWARDS**" if worst.moved_afterwards else " **NOT AS IT SHOULD BE**"
+    return f"| {exercise.name} | {shown} | {limit} | {said} |"
 
 
 if __name__ == "__main__":

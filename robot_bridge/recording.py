@@ -8,6 +8,7 @@ import enum
 import io
 import json
 import queue
+import struct
 import threading
 import time
 from pathlib import Path
@@ -133,7 +134,7 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for _, channel, message in messages:
                 found += 1
                 yield channel.topic.split("/")[-1], json.loads(message.data)
-        except (McapError, EOFError) as error:
+        except (McapError, EOFError, struct.error) as error:
             if not found:
                 raise RecordingError(f"{path} is no recording: {error}") from error
     if not found:

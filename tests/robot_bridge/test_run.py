@@ -120,7 +120,7 @@ def test_a_recording_that_was_cut_off_is_read_as_far_as_it_goes(recorded, tmp_pa
     assert replay.replay(cut).different == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense" * 100])
+@pytest.mark.parametrize("content", [b"", b"short", b"nonsense" * 100])
 def test_what_is_no_recording_is_named(content, tmp_path, capsys):
     (tmp_path / "x.mcap").write_bytes(content)
     assert replay.main([str(tmp_path / "x.mcap")]) == 1
