@@ -134,6 +134,42 @@ class PhysicsDraw:
 
 
 @struct.dataclass
+class HandDraw:
+    """A hand as named factors and offsets around a calibration file (appendix C.3)."""
+
+    joint_damping: jax.Array
+    """[24] factors."""
+    joint_equilibrium: jax.Array
+    """[24] added to the angles at which joints' springs are at rest [rad]."""
+    joint_friction: jax.Array
+    """[24] factors of static friction."""
+    joint_stiffness: jax.Array
+    """[24] added [N m/rad]."""
+    joint_margin: jax.Array
+    """[24] factors."""
+    joint_lower_limit: jax.Array
+    """[24] added [rad]."""
+    joint_upper_limit: jax.Array
+    """[24] added [rad]."""
+    actuator_gain: jax.Array
+    """[20] factors."""
+    actuator_force: jax.Array
+    """[20] factors of the largest torque."""
+    backlash_closing: jax.Array
+    """[20] factors of the pace at which slack is taken up."""
+    backlash_opening: jax.Array
+    """[20] factors."""
+    coupling_stiffness: jax.Array
+    """[4] factors, of the spring between a finger's middle and distal joint."""
+    coupling_rest: jax.Array
+    """[4] added to the angle between them at rest [rad]."""
+    coupling_ratio: jax.Array
+    """[4] factors of the outer pulley's radius."""
+    coupling_damping: jax.Array
+    """[4] factors."""
+
+
+@struct.dataclass
 class SensorErrors:
     """Errors of what is measured, or their standard deviations."""
 

@@ -83,7 +83,7 @@ class Controller:
     ):
         check_hand(bundle, info, options.limits)
         self._policy, self._options, self._rules = bundle.policy, options, rules
-        self._period = bundle.manifest["control"]["period"]
+        self.period = bundle.manifest["control"]["period"]
         self._limits, self._bins = options.limits, bundle.manifest["control"]["bins"]
         self._deviation = bundle.manifest["network"]["deviation"]
         self._actuators = bundle.actuators
@@ -226,7 +226,7 @@ class Controller:
         """
         if self.state is not State.RUNNING:
             return
-        is_late = done - due > self._period
+        is_late = done - due > self.period
         self.counts["late"] += is_late
         self._late = self._late + 1 if is_late else 0
         if self._late >= self._limits.late_ticks:
@@ -291,8 +291,12 @@ class Controller:
 
     def sent(self, command: Command) -> None:
         """Remember what the hand was told."""
-        if command.targets is not None:
-            self._sent.append(command.targets)
+        if command.targets is None:
+            return
+        if not self._sent and self._set_points is not None:
+            # Until the first command arrives, the hand follows what it followed before.
+            self._sent.append(self._set_points.value)
+        self._sent.append(command.targets)
 
     def _choose(self, outputs: np.ndarray) -> np.ndarray:
         """Bins [20], or numbers where the policy's outputs are mean and deviation."""
@@ -310,7 +314,7 @@ class Controller:
         """Targets that the hand may be told: no faster, no further."""
         slowed = targets
         if self._options.speed is not None and self._sent:
-            step = self._options.speed * self._period
+            step = self._options.speed * self.period
             slowed = np.clip(targets, self._sent[-1] - step, self._sent[-1] + step)
         clipped = np.clip(slowed, *self._allowed.T)
         self.counts["slowed"] += int((slowed != targets).any())
@@ -334,9 +338,9 @@ class Controller:
                     f"controllers have not said what they follow for {age:.1f} s",
                 )
             ]
-        if sample is self._set_points or not self._sent:
+        is_known, self._set_points = sample is self._set_points, sample
+        if is_known or not self._sent:
             return []
-        self._set_points = sample
         near = self._limits.set_point_error
         # Each actuator apart: their messages do not come together.
         off = np.abs(np.array(self._sent) - sample.value).min(0)

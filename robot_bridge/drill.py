@@ -367,7 +367,8 @@ def _row(exercise: Exercise, outcomes: list[Outcome]) -> str:
     worst = next((o for o in outcomes if not o.is_good), None)
     said = (worst or outcomes[0]).reason
     if worst:
-        said += " **MOVED AFTERWARDS**" if worst.moved_afterwards else " **NOT AS IT SHOULD BE**"
+        moved = worst.moved_afterwards
+        said += f" **{'MOVED AFTERWARDS' if moved else 'NOT AS IT SHOULD BE'}**"
     return f"| {exercise.name} | {shown} | {limit} | {said} |"
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -215,10 +215,18 @@ def manifest_of(
         },
         "units": {"angles": "rad", "lengths": "m", "times": "s", "quaternions": "wxyz"},
         "versions": {
-            **{name: version(name) for name in ("mjx_dex", "jax", "flax", "mujoco")},
+            **{name: _version(name) for name in ("mjx_dex", "jax", "flax", "mujoco")},
             "commit": _commit(),
         },
     }
+
+
+def _version(package: str) -> str:
+    """Of a package; mjx_dex itself may be run from a folder, where it has none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _actuator(row: names.ActuatorName, low: float, high: float) -> dict[str, Any]:

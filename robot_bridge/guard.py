@@ -69,7 +69,7 @@ class Guard:
         )
         os.set_blocking(self._process.stdin.fileno(), False)
         os.set_blocking(self._process.stdout.fileno(), False)
-        self._message = ""
+        self._message, self._pending = "", b""
 
     def wait_until_ready(self, timeout: float) -> None:
         """Return when it has reached the hand.
@@ -118,12 +118,12 @@ class Guard:
         self._process.stdout.close()
 
     def _read(self) -> str:
-        try:
-            data = os.read(self._process.stdout.fileno(), 4096)
-        except BlockingIOError:
-            return ""
-        if data:
-            self._message = data.decode().strip().splitlines()[-1]
+        """The last whole line that it has said so far."""
+        with contextlib.suppress(BlockingIOError):
+            self._pending += os.read(self._process.stdout.fileno(), 4096)
+        *lines, self._pending = self._pending.split(b"\n")
+        for line in lines:
+            self._message = line.decode().strip() or self._message
         return self._message
 
 

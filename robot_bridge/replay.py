@@ -17,9 +17,9 @@ from robot_bridge import bundle as bundles
 from robot_bridge.controller import Controller, Options
 from robot_bridge.goals import GoalRules
 from robot_bridge.messages import HandInfo, Snapshot
+from robot_bridge.programs import make_program
 from robot_bridge.recording import RecordingError, numbers, read, sample_of
 from robot_bridge.safety import Fault, Limits
-from robot_bridge.sweep import Sweep
 
 
 @dataclass
@@ -110,8 +110,8 @@ def _controller(loaded: bundles.Bundle, start: dict) -> Controller:
     options = start["options"]
     options = Options(**{**options, "limits": Limits(**options["limits"])})
     hand = HandInfo(**{**info, "limits": limits})
-    if start["sweep"]:
-        return Sweep(loaded, hand, options, start["sweep"])
+    if start["program"]:
+        return make_program(loaded, hand, options, start["program"])
     return Controller(loaded, hand, GoalRules(**start["rules"]), options)
 
 

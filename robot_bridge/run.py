@@ -30,10 +30,10 @@ from robot_bridge.goals import GoalRules
 from robot_bridge.guard import Guard, NoGuard
 from robot_bridge.loop import Loop
 from robot_bridge.operators import ENDS, Person, Rehearsal, Trials
+from robot_bridge.programs import make_program
 from robot_bridge.realtime import take_priority
 from robot_bridge.recording import NoRecorder, Recorder
 from robot_bridge.safety import Limits
-from robot_bridge.sweep import Sweep
 from robot_bridge.transports.poses import FRAMES, PoseSocket
 
 CONNECTING = 20.0
@@ -72,10 +72,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--poses-frame", choices=FRAMES, default="hand", help="of those poses")
     add("--pose-age", type=_positive, help="largest age of the object's pose [s]")
     add("--joints-age", type=_positive, help="largest age of joint angles [s]")
-    add("--imperfections", choices=("clean", "unseen"), default="clean")
+    add("--imperfections", choices=("clean", "noisy", "unseen"), default="clean")
+    add("--calibration", type=Path, help="of a simulated hand that is another one")
     add("--seed", type=int, default=0, help="of hand, goals and actions")
     add("--rt-priority", type=int, help="1 to 99: run before other processes")
-    add("--sweep", type=_positive, help="move every joint for so long [s]; no object")
+    program = parser.add_mutually_exclusive_group()
+    program.add_argument(
+        "--sweep",
+        type=_positive,
+        help="in place of the policy: move every joint for so long [s]; no object",
+    )
+    program.add_argument(
+        "--excite",
+        nargs="*",
+        metavar="PART",
+        help="in place of the policy: what mjx_dex.calibrate fits to, of all the hand "
+        "or of some of WR FF MF RF LF TH; no object",
+    )
     add("--keep-going", action="store_true", help="after a fault of a simulated hand")
     add("--on-exit", choices=("hold", "limp"), default="hold")
     add("--record", type=Path, help="a new file; by default in runs/bridge")
@@ -120,8 +133,9 @@ def _run(options: argparse.Namespace) -> int:
             raise ValueError(
                 f"--rehearse is for simulated hands, and {info.serial} is a real one"
             )
-        if options.sweep:
-            controller = Sweep(loaded, info, acting, options.sweep)
+        program = _program(options)
+        if program:
+            controller = make_program(loaded, info, acting, program)
             options.trials = 1
             if info.simulated:
                 transport.new_trial(with_object=False)
@@ -145,7 +159,7 @@ def _run(options: argparse.Namespace) -> int:
                 "options": acting,
                 "armed": armed,
                 "transport": options.transport,
-                "sweep": options.sweep,
+                "program": program,
             },
         )
         _introduce(loaded, info, armed, recorder)
@@ -171,6 +185,13 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if trials.ends and all(end in ENDS for end in trials.ends) else 1
 
 
+def _program(options) -> dict:
+    """See ``make_program``; nothing where the policy runs."""
+    if options.sweep:
+        return {"sweep": options.sweep}
+    return {} if options.excite is None else {"excite": options.excite}
+
+
 def _transport(options, loaded, stack):
     """The transport, and how the guard reaches the same hand."""
     if options.transport == "lockstep":
@@ -179,7 +200,10 @@ def _transport(options, loaded, stack):
         from robot_bridge.transports.lockstep import Lockstep
 
         flaws = PRESETS[options.imperfections]
-        return Lockstep(SimulatedHand(loaded.manifest, flaws, options.seed)), []
+        hand = SimulatedHand(
+            loaded.manifest, flaws, options.seed, calibration=options.calibration
+        )
+        return Lockstep(hand), []
     if options.transport == "ros1":
         from robot_bridge.transports.ros1 import RosHand
 
@@ -217,6 +241,8 @@ def _start_hand(options, stack) -> Path:
     command = [sys.executable, "-m", "robot_bridge.sim_hand", str(options.bundle)]
     command += ["--socket", str(path), "--imperfections", options.imperfections]
     command += ["--seed", str(options.seed)]
+    if options.calibration:
+        command += ["--calibration", str(options.calibration)]
     if options.rt_priority:
         command += ["--rt-priority", str(options.rt_priority)]
     hand = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)

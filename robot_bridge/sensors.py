@@ -49,13 +49,8 @@ class SensorMaps:
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
         """[..., 24] angles [rad]; beyond the outer points the functions go straight."""
-        pieces = np.stack(
-            [
-                np.clip(np.searchsorted(knots, raw[..., k]) - 1, 0, len(knots) - 2)
-                for k, knots in enumerate(self.readings)
-            ],
-            -1,
-        )
+        pieces = (self.readings < raw[..., None]).sum(-1) - 1
+        pieces = np.clip(pieces, 0, self.readings.shape[1] - 2)
         joints = np.arange(len(self.readings))
         left, right = (self.readings[joints, pieces + n] for n in (0, 1))
         low, high = (self.angles[joints, pieces + n] for n in (0, 1))

@@ -64,8 +64,9 @@ class HandServer:
                 for command in self._ros.commands():
                     self._command("ros", *command)
             behind = time.monotonic() - began - self._hand.time
-            if behind > FAR_BEHIND:
-                began += behind
+            if abs(behind) > FAR_BEHIND:
+                # It cannot keep up, or a new trial took it ahead.
+                began, behind = began + behind, 0.0
             while behind >= STEP:
                 self._hand.step(STEP)
                 behind -= STEP
@@ -159,13 +160,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--trajectory", action="store_true", help="be in trajectory mode, on ROS"
     )
+    parser.add_argument("--calibration", type=Path, help="of another hand, with slack")
     parser.add_argument("--sensors", type=Path, help="what the driver calibrates by")
     parser.add_argument("--log", type=Path, help="write every command to this file")
     options = parser.parse_args(arguments)
     try:
         loaded = bundle.load(options.bundle)
         flaws = PRESETS[options.imperfections]
-        hand = SimulatedHand(loaded.manifest, flaws, options.seed, options.side)
+        hand = SimulatedHand(
+            loaded.manifest, flaws, options.seed, options.side, options.calibration
+        )
         if options.sensors:
             hand.sensor_maps = load_maps(options.sensors, loaded.joints)
         server = HandServer(hand, options.socket, options.log)

@@ -39,6 +39,16 @@ ALLOWED = {
         "task",
     },
     "learning": {"checkpoints", "config", "types", "trees", "learning"},
+    "calibrate": {
+        "config",
+        "types",
+        "files",
+        "hand",
+        "physics",
+        "calibrate",
+        "runs",  # its commands
+        "settings",
+    },
 }
 """Parts of mjx_dex and the parts that each may import."""
 

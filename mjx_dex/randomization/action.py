@@ -6,6 +6,7 @@ Each is ``(key, action [20], draw, memory) -> (action, memory)``.
 import jax
 import jax.numpy as jnp
 
+from mjx_dex.hand.slack import take_up
 from mjx_dex.types import ActionErrors, EffectMemory
 
 
@@ -48,11 +49,5 @@ def backlash(
             closing (a < 0) and opening: ``1 / (delta dt)``.
         memory: holds the slack.
     """
-    steps = jnp.where(action < 0, draw[:, 0], draw[:, 1])
-    size = jnp.abs(action)
-    to_take_up = jnp.abs(jnp.sign(action) - memory.slack)
-    spent = jnp.clip(to_take_up * steps / (size + 1e-12), 0.0, 1.0)
-    # In a step without any action slack stays; without backlash it is gone at once.
-    taken_up = jnp.where(size > 0, size / jnp.maximum(steps, 1e-12), 0.0)
-    slack = jnp.clip(memory.slack + jnp.sign(action) * taken_up, -1.0, 1.0)
-    return (1 - spent) * action, memory.replace(slack=slack)
+    passed, slack = take_up(action, memory.slack, draw, jnp)
+    return passed, memory.replace(slack=slack)

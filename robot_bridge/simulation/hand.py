@@ -9,6 +9,7 @@ zeros.
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -18,6 +19,7 @@ from mjx_dex import settings
 from mjx_dex.config import Config, replace
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.model import NUM_JOINTS, REFERENCE_MARKERS
+from mjx_dex.hand.slack import take_up
 from robot_bridge import rotations
 from robot_bridge.description import read_hand
 from robot_bridge.messages import HandInfo
@@ -47,6 +49,11 @@ class SimulatedHand:
         imperfections: how this hand differs.
         seed: of the hand's peculiarities, of noise and of trials.
         side: 'right', or 'left' for a hand that only calls itself so.
+        calibration: file of another hand than the policy was trained with, whose
+            backlash there is, too.
+
+    Raises:
+        ValueError: if that file cannot be used.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class SimulatedHand:
         imperfections: Imperfections,
         seed: int = 0,
         side: str = "right",
+        calibration: Path | None = None,
     ):
         self._manifest, self._flaws = manifest, imperfections
         self._task = Task(manifest)
@@ -64,6 +72,8 @@ class SimulatedHand:
         self._signs = np.array([joint["sign"] for joint in manifest["joints"]])
         self._actuator_signs = np.array([a["sign"] for a in manifest["actuators"]])
         config = settings.parse(manifest["training"]["config"], "the bundle's manifest")
+        if calibration:
+            config = replace(config, **{"hand.calibration": str(calibration)})
         self._build(config, np.random.default_rng([seed, 0]))
         self.urdf = shadow_urdf({"right": "rh_", "left": "lh_"}[side])
         self.serial = f"simulated-{seed}"
@@ -74,6 +84,7 @@ class SimulatedHand:
         self._range = np.array(
             [np.sum([limits[j] for j in a["joints"]], axis=0) for a in actuators]
         )
+        self._has_slack = calibration is not None
         self._steps = 0
         self.force = 1.0
         self._targets = self._rest_targets()
@@ -120,6 +131,7 @@ class SimulatedHand:
         while True:
             self._commands.clear()
             mujoco.mj_resetData(self._model, self._data)
+            self._slack = np.zeros(len(self._actuator_signs))
             self._data.qpos[:NUM_JOINTS] = self._hand.rest_angles
             self._data.qpos[NUM_JOINTS + 3 :] = rotations.random(self._generator)
             self._targets = self._motor = self._rest_targets()
@@ -184,11 +196,22 @@ class SimulatedHand:
         speeds = self._task.actuator_angles(self._signs * self._data.qvel[:NUM_JOINTS])
         error = self._motor - angles
         error = error - np.clip(error, -self._play / 2, self._play / 2)
+        if self._has_slack:
+            error = self._pass_on(error)
         torque = self._gain * (error - self._flaws.derivative * speeds)
         torque = np.where(np.isfinite(torque), torque, 0.0)
         self._motor = np.where(np.isfinite(self._motor), self._motor, angles)
         torque = np.clip(torque, -self._strongest, self._strongest)
         self._data.ctrl[:] = self._actuator_signs * self.force * torque
+
+    def _pass_on(self, error: np.ndarray) -> np.ndarray:
+        """What of an error [20] [rad] gets through the slack (C.2)."""
+        half = self._actuator_signs * np.ptp(self._task.range, axis=1) / 2
+        pace = np.exp(self._hand.log_backlash)
+        steps = 1 / (pace * CONTROL_STEPS * STEP)
+        wanted = np.nan_to_num(error) / half
+        passed, self._slack = take_up(wanted, self._slack, steps, np)
+        return np.where(np.isfinite(error), passed * half, error)
 
     def _sense(self) -> None:
         """What sensors say now, in ``messages``, of a little while ago."""

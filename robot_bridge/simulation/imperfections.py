@@ -74,4 +74,9 @@ UNSEEN = Imperfections(
 """A hand that no policy was trained on: kinds of error that training randomizes, of
 other shapes (play, lag, bent sensors), all at once."""
 
-PRESETS = {"clean": CLEAN, "unseen": UNSEEN}
+NOISY = Imperfections(
+    command_delay=0.008, sensor_delay=0.008, joint_noise=0.002, marker_noise=0.0005
+)
+"""As the policy knows it, but what is read is late and not exact."""
+
+PRESETS = {"clean": CLEAN, "noisy": NOISY, "unseen": UNSEEN}

@@ -241,6 +241,31 @@ def test_a_second_commander_is_named(rig):
     assert "rh_FFJ3 follows a target" in rig.controller.why
 
 
+def test_what_a_hand_followed_before_is_nobodys_target(careful, shared):
+    """The first command may arrive late: it still follows the last bridge's."""
+    rig = Rig(careful, shared)
+    rig.tick(14)
+    before = rig.hand.set_points + 0.6
+
+    def follow_it():
+        rig.transport.wait_until(rig.transport.now() + 0.01)
+        now = rig.transport.now()
+        rig.look(set_points=Sample(before.copy(), now, now))
+
+    follow_it()
+    rig.controller.obey("arm", rig.transport.now())
+    rig.tell()
+    for _ in range(6):
+        follow_it()
+    assert rig.controller.state is State.ARMED
+    # But not for ever.
+    for _ in range(6):
+        rig.tell()
+    for _ in range(6):
+        follow_it()
+    assert "that this bridge did not send" in rig.controller.why
+
+
 def test_targets_keep_a_margin_from_the_robots_limits(careful, shared):
     margin = Rig(careful, shared, limits=Limits(margin=0.3)).until_running()
     margin.tick(5)

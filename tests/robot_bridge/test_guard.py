@@ -1,7 +1,9 @@
 """What the guard does once it has taken over; that it does, is in test_drill."""
 
 import io
+import os
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -91,3 +93,23 @@ def test_the_measured_pose_is_within_limits_or_not_known(bundle):
     assert guard.measured_pose(Snapshot(), task, limits) is None
     broken = Snapshot(joints=Sample(np.full(24, np.nan), 0.0, 0.0))
     assert guard.measured_pose(broken, task, limits) is None
+
+
+def test_what_the_guard_says_is_read_by_lines(monkeypatch):
+    """Wherever the pipe happens to cut them: this once ended a bridge."""
+    ends = os.pipe()
+    process = types.SimpleNamespace(
+        stdin=types.SimpleNamespace(fileno=lambda: -1),
+        stdout=os.fdopen(ends[0], "rb"),
+        poll=lambda: None,
+    )
+    monkeypatch.setattr(guard.subprocess, "Popen", lambda *_, **__: process)
+    monkeypatch.setattr(guard.os, "set_blocking", lambda *_: None)
+    watching = guard.Guard([])
+    heard = []
+    for piece in (b"rea", b"dy", b"\n", b"\n", b"it is gone\nor"):
+        os.write(ends[1], piece)
+        heard.append(watching.heard())
+    assert heard == ["", "", "ready", "ready", "it is gone"]
+    process.stdout.close()
+    os.close(ends[1])
