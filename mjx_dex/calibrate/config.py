@@ -1,0 +1,100 @@
+"""What is fitted, within which bounds, and how."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mjx_dex.config import HandConfig
+
+
+@dataclass(frozen=True)
+class FactorConfig:
+    """One of ``factors.FACTORS``, for all its joints or actuators."""
+
+    free: bool = True
+    """Fit it; otherwise it stays as in the calibration file."""
+    deviation: float = 0.3
+    """Standard deviation of the prior: of the logarithm, for what multiplies."""
+    low: float = 0.2
+    """Lowest value."""
+    high: float = 5.0
+    """Highest value."""
+
+
+@dataclass(frozen=True)
+class FactorsConfig:
+    """Bounds and priors of the 264 values (appendix C.3)."""
+
+    joint_damping: FactorConfig = FactorConfig()
+    """Times."""
+    joint_equilibrium: FactorConfig = FactorConfig(True, 0.1, -0.5, 0.5)
+    """Added to the angle at which a joint's spring is at rest [rad]."""
+    joint_friction: FactorConfig = FactorConfig()
+    """Times static friction."""
+    joint_stiffness: FactorConfig = FactorConfig(True, 0.01, -0.05, 0.1)
+    """Added to a joint's spring [N m/rad]; what gets below 0 is 0."""
+    joint_margin: FactorConfig = FactorConfig()
+    """Times the distance from a limit at which it begins to act."""
+    joint_lower_limit: FactorConfig = FactorConfig(True, 0.1, -0.4, 0.4)
+    """Added [rad]."""
+    joint_upper_limit: FactorConfig = FactorConfig(True, 0.1, -0.4, 0.4)
+    """Added [rad]."""
+    actuator_gain: FactorConfig = FactorConfig()
+    """Times the P gain."""
+    actuator_force: FactorConfig = FactorConfig()
+    """Times the largest torque."""
+    backlash_closing: FactorConfig = FactorConfig(True, 1.0, 0.05, 20.0)
+    """Times the pace at which slack is taken up."""
+    backlash_opening: FactorConfig = FactorConfig(True, 1.0, 0.05, 20.0)
+    """Times the pace at which slack is taken up."""
+    coupling_stiffness: FactorConfig = FactorConfig()
+    """Times the spring between a finger's last two joints."""
+    coupling_rest: FactorConfig = FactorConfig(True, 0.1, -0.4, 0.4)
+    """Added to the angle between them at rest [rad]."""
+    coupling_ratio: FactorConfig = FactorConfig(True, 0.1, 0.6, 1.6)
+    """Times the outer pulley's radius."""
+    coupling_damping: FactorConfig = FactorConfig()
+    """Times the damping of their sum."""
+
+
+@dataclass(frozen=True)
+class WindowsConfig:
+    """Pieces of a recording, each replayed open loop from a recorded state."""
+
+    seconds: float = 1.0
+    """Length; the error that counts is at its end (C.3)."""
+    stride: float = 0.25
+    """From the beginning of one to that of the next [s]."""
+    times: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    """When least squares looks [s]: a joint that has arrived tells nothing of how."""
+    preroll: float = 1.0
+    """For so long before, slack follows what was recorded [s]."""
+    held_out: int = 5
+    """Of so many seconds' windows, the last second's are kept from the fit."""
+    moving: float = 0.05
+    """A part of the hand is fitted to windows in which its targets or angles move more
+    than this [rad]."""
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Everything about a fit."""
+
+    hand: HandConfig = field(default_factory=HandConfig)
+    """Whose calibration the fit begins with."""
+    factors: FactorsConfig = field(default_factory=FactorsConfig)
+    windows: WindowsConfig = field(default_factory=WindowsConfig)
+    method: Literal["least_squares", "coordinate_descent"] = "least_squares"
+    """``mujoco.sysid``'s least squares, or the paper's."""
+    timestep: float = 0.008
+    """Of physics [s]; the one that policies are trained with."""
+    noise: float = 0.005
+    """How far angles may be off for reasons that no value explains, as a standard
+    deviation [rad]: what the prior is weighed against."""
+    iterations: int = 20
+    """At most: of least squares, or sweeps of coordinate descent."""
+    latency: tuple[float, float] = (0.0, 0.1)
+    """Least and most from a command to when its effect is read [s]; fitted, too."""
+    worlds: int = 1024
+    """Windows that are replayed at once."""
+    threads: int = 0
+    """0 takes one for each CPU core."""

@@ -1,0 +1,369 @@
+"""Fitting a hand part by part, and what the recordings cannot tell.
+
+Fingers do not move each other, so that each is fitted by itself, to the windows in
+which it moved, together with the time that its commands take.
+"""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mjx_dex.calibrate import factors
+from mjx_dex.calibrate.config import CalibrateConfig
+from mjx_dex.calibrate.factors import Entry
+from mjx_dex.calibrate.recordings import JOINT_ACTUATORS, JOINTS
+from mjx_dex.calibrate.replay import Replay, Track
+from mjx_dex.hand import names
+from mjx_dex.types import HandDraw
+
+PARTS = ("WR", *names.FINGERS)
+
+DIFFERENCE = 0.02
+"""Of a value for the Jacobian, in standard deviations of its prior: more than limits
+and friction, which are not smooth, would deceive."""
+
+GAIN = 0.001
+"""A change is kept if it lowers the error by more than this share (C.3)."""
+FIRST_STEP, LAST_STEP = 1.0, 0.05
+"""Of coordinate descent, in standard deviations of the prior."""
+
+TOLD = 0.05
+"""A value is told by the recordings if its deviation is less, in ``SCALES``."""
+SCALES = {
+    "joint_equilibrium": 0.5,
+    "joint_stiffness": 0.05,
+    "joint_lower_limit": 0.5,
+    "joint_upper_limit": 0.5,
+    "coupling_rest": 0.5,
+    "backlash_closing": 2.0,
+    "backlash_opening": 2.0,
+}
+"""By which errors are measured, in rad, N m/rad or of the logarithm: 1 if not here."""
+ALIKE = 0.9
+"""Correlation from which two values cannot be told apart."""
+
+
+@dataclass
+class Problem:
+    """One part of the hand: what is free, and what it is fitted to."""
+
+    part: str
+    replay: Replay
+    config: CalibrateConfig
+    entries: list[Entry]
+    joints: np.ndarray
+    """Of the 24, those of this part."""
+    train: np.ndarray
+    """Windows to fit to."""
+    test: np.ndarray
+    """Windows kept from the fit."""
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """[n + 1, 2] of ``z``: the entries', then the latency's."""
+        latency = np.array([self.config.latency]) / LATENCY_UNIT
+        return np.concatenate([factors.bounds(self.entries, self.config), latency])
+
+    @property
+    def start(self) -> np.ndarray:
+        """[n + 1] the calibration file as it is, without latency."""
+        low, high = self.bounds.T
+        return np.clip(np.zeros(len(low)), low, high)
+
+    def errors(self, z: np.ndarray, windows: np.ndarray) -> np.ndarray:
+        """Simulated minus recorded angles.
+
+        Args:
+            z: [c, n + 1] candidates: entries as ``factors.with_values`` takes them,
+                then the latency in ``LATENCY_UNIT``.
+            windows: [m].
+
+        Returns:
+            [c, m, times, joints] [rad].
+        """
+        nominal = factors.nominal_draw()
+        draws = factors.with_values(nominal, self.entries, z[:, :-1], self.config)
+        angles = self.replay(draws, z[:, -1] * LATENCY_UNIT, windows)
+        return (angles - self.replay.recorded(windows))[..., self.joints]
+
+    def final_error(self, z: np.ndarray, windows: np.ndarray) -> np.ndarray:
+        """[c] mean square of what is left after all of a window [rad^2]."""
+        return (self.errors(z, windows)[:, :, -1] ** 2).mean((1, 2))
+
+
+LATENCY_UNIT = 0.02
+"""Standard deviation of the prior of a latency [s]."""
+
+
+@dataclass
+class PartFit:
+    """What was found for one part of the hand."""
+
+    problem: Problem
+    z: np.ndarray
+    """[n + 1] values and latency."""
+    covariance: np.ndarray
+    """[n + 1, n + 1] of ``z``, by the Jacobian where the fit ended."""
+    before: np.ndarray
+    """[joints] root mean square error after a window that was held out [rad]."""
+    after: np.ndarray
+    """[joints] the same, fitted."""
+    seconds: float
+    """That it took."""
+    simulated: float
+    """Seconds of one hand."""
+    stuck: str = ""
+    """Why it ended early, if it did."""
+    errors: list[float] = field(default_factory=list)
+    """Root mean square error on the windows fitted to, as it went down [rad]."""
+
+    @property
+    def latency(self) -> float:
+        """From command to reading [s]."""
+        return float(self.z[-1] * LATENCY_UNIT)
+
+    @property
+    def deviations(self) -> np.ndarray:
+        """[n] of each entry's logarithm, or in its unit."""
+        return np.sqrt(np.diag(self.covariance))[:-1] * self.priors
+
+    @property
+    def priors(self) -> np.ndarray:
+        """[n] standard deviations of each entry's prior."""
+        chosen = self.problem.config.factors
+        return np.array(
+            [getattr(chosen, entry.factor).deviation for entry in self.problem.entries]
+        )
+
+    @property
+    def is_told(self) -> np.ndarray:
+        """[n] whether the recordings say what an entry is."""
+        return self.deviations < TOLD * self.scales
+
+    @property
+    def scales(self) -> np.ndarray:
+        """[n] of each entry: see ``SCALES``."""
+        return np.array([SCALES.get(e.factor, 1.0) for e in self.problem.entries])
+
+    def off(self, truth: HandDraw) -> np.ndarray:
+        """[n] by how much each entry misses a hand that is known, in ``SCALES``."""
+        problem = self.problem
+        true = factors.z_of(truth, problem.entries, problem.config)
+        return (self.z[:-1] - true) * self.priors / self.scales
+
+    def confused(self) -> list[tuple[str, str, float]]:
+        """Pairs of values that change the angles alike, and how much."""
+        entries = [*map(str, self.problem.entries), f"latency {self.problem.part}"]
+        deviations = np.sqrt(np.diag(self.covariance))
+        alike = self.covariance / np.outer(deviations, deviations)
+        pairs = zip(*np.triu_indices(len(entries), 1), strict=True)
+        return [
+            (entries[i], entries[j], float(alike[i, j]))
+            for i, j in pairs
+            if abs(alike[i, j]) > ALIKE
+        ]
+
+
+def make_problems(
+    track: Track, replay: Replay, config: CalibrateConfig
+) -> list[Problem]:
+    """One for each part of the hand that moved and has something free.
+
+    Raises:
+        ValueError: if no part moved, or one never moved in a window of either kind.
+    """
+    problems = []
+    length = round(config.windows.seconds / config.timestep)
+    for part in PARTS:
+        joints = np.array([k for k, name in enumerate(JOINTS) if name[3:5] == part])
+        own = sorted({JOINT_ACTUATORS[k] for k in joints})
+        moved = np.array(
+            [
+                max(
+                    np.ptp(track.targets[start : start + length, own], 0).max(),
+                    np.ptp(
+                        track.smooth_angles[start : start + length, joints], 0
+                    ).max(),
+                )
+                > config.windows.moving
+                for start in track.starts
+            ]
+        )
+        entries = factors.entries_of(part, config)
+        if not entries or not moved.any():
+            continue
+        train = np.flatnonzero(moved & ~track.is_test)
+        test = np.flatnonzero(moved & track.is_test)
+        if not len(train) or not len(test):
+            raise ValueError(
+                f"{part} moves in {len(train)} windows to fit to and {len(test)} to "
+                "test with: record more of it"
+            )
+        problems.append(Problem(part, replay, config, entries, joints, train, test))
+    if not problems:
+        raise ValueError("nothing moves in these recordings")
+    return problems
+
+
+def fit(problem: Problem, tell: Callable[[str], None] = lambda line: None) -> PartFit:
+    """Fit one part by the configured method.
+
+    Args:
+        problem: which.
+        tell: takes lines for people.
+    """
+    began, simulated = time.monotonic(), problem.replay.simulated
+    method = {
+        "least_squares": least_squares,
+        "coordinate_descent": coordinate_descent,
+    }[problem.config.method]
+    z, errors, stuck = method(problem, tell)
+    seconds = time.monotonic() - began
+    simulated = problem.replay.simulated - simulated
+    both = problem.errors(np.stack([problem.start, z]), problem.test)[:, :, -1]
+    before, after = np.sqrt((both**2).mean(1))
+    return PartFit(
+        problem,
+        z,
+        covariance(problem, z),
+        before,
+        after,
+        seconds,
+        simulated,
+        stuck,
+        errors,
+    )
+
+
+def least_squares(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]:
+    """``mujoco.sysid``'s: Gauss-Newton within bounds, the prior beside the angles.
+
+    Returns:
+        Where it ended, its errors on the way, and why if it got stuck.
+    """
+    try:
+        from mujoco import sysid
+
+        parameter, optimize = sysid.Parameter, sysid.optimize
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            "least squares are mujoco.sysid's: pip install 'mjx_dex[calibrate]', or "
+            "take --method coordinate_descent"
+        ) from error
+    low, high = problem.bounds.T
+    free = parameter("z", problem.start, low, high)
+    parameters = sysid.ParameterDict({"z": free})
+
+    def residuals(z: np.ndarray, _) -> tuple[list[np.ndarray], None, None]:
+        return [_residuals(problem, z)], None, None
+
+    def progress(trace) -> None:
+        tell(f"{problem.part}: iteration {len(trace)}, cost {trace[-1].objective:.1f}")
+
+    found, result = optimize(
+        parameters,
+        residuals,
+        verbose=False,
+        max_iters=problem.config.iterations,
+        eps=DIFFERENCE,
+        xtol=1e-3,
+        output=io.StringIO(),
+        iter_callback=progress,
+    )
+    costs = np.array(result.extras["objective"]).ravel().tolist()
+    trail = np.stack([*np.reshape(result.extras["candidate"], (-1, len(low)))])
+    errors = np.sqrt(problem.final_error(trail, problem.train))
+    stuck = ""
+    if costs[-1] > 0.99 * costs[0]:
+        stuck = "least squares found nothing better than where they began"
+    elif len(costs) > problem.config.iterations:
+        stuck = f"least squares had not settled after {len(costs) - 1} iterations"
+    return found.as_vector(), errors.tolist(), stuck
+
+
+def _residuals(problem: Problem, z: np.ndarray) -> np.ndarray:
+    """[residuals, c] of columns [n + 1, c], or of one point [n + 1]."""
+    columns = z.reshape(len(z), -1)
+    errors = problem.errors(columns.T, problem.train) / problem.config.noise
+    # The prior says how far values may be, not that noise makes them so.
+    return np.concatenate([errors.reshape(columns.shape[1], -1).T, columns])
+
+
+def coordinate_descent(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]:
+    """The paper's: one value after another, a change kept if it gains 0.1%.
+
+    All changes of a sweep are tried in one batch, each alone; those that gain are then
+    put together, best first, and as many of them are kept as lower the error together.
+
+    Returns:
+        As ``least_squares``.
+    """
+    z, (low, high) = problem.start, problem.bounds.T
+    (error,) = problem.final_error(z[None], problem.train)
+    errors, steps = [error], np.full(len(z), FIRST_STEP)
+    for sweep in range(problem.config.iterations):
+        changes = np.concatenate([np.diag(steps), -np.diag(steps)])
+        tried = np.clip(z + changes, low, high)
+        alone = problem.final_error(tried, problem.train)
+        order = np.argsort(alone)
+        order = order[alone[order] < (1 - GAIN) * error]
+        # Of each value only the better of its two changes.
+        _, first = np.unique(order % len(z), return_index=True)
+        order = order[np.sort(first)]
+        if len(order):
+            together = z + np.cumsum(tried[order] - z, axis=0)
+            reached = problem.final_error(together, problem.train)
+            best = int(reached.argmin())
+            if reached[best] > alone[order[0]]:
+                together, reached, best = tried[order[:1]], alone[order[:1]], 0
+            kept = order[: best + 1] % len(z)
+            z, error = together[best], reached[best]
+        else:
+            kept = np.array([], int)
+        rest = np.setdiff1d(np.arange(len(z)), kept)
+        steps[rest] /= 2
+        errors.append(error)
+        tell(
+            f"{problem.part}: sweep {sweep + 1}, {len(kept)} of {len(z)} values "
+            f"changed, error {np.sqrt(error):.4f} rad"
+        )
+        if steps.max() < LAST_STEP:
+            break
+    stuck = ""
+    if error > (1 - GAIN) * errors[0]:
+        stuck = "coordinate descent found nothing better than where it began"
+    elif steps.max() >= LAST_STEP:
+        stuck = f"coordinate descent had not settled after {len(errors) - 1} sweeps"
+    return z, np.sqrt(errors).tolist(), stuck
+
+
+def covariance(problem: Problem, z: np.ndarray) -> np.ndarray:
+    """[n + 1, n + 1] of ``z``: what the windows fitted to, and the prior, leave open.
+
+    Windows overlap, and one model's errors are alike from one to the next: a window
+    counts by the share of it that is its own.
+    """
+    high = problem.bounds[:, 1]
+    step = np.where(z + DIFFERENCE > high, -DIFFERENCE, DIFFERENCE)
+    points = np.concatenate([z[None], z + np.diag(step)])
+    errors = problem.errors(points, problem.train)
+    flat = errors.reshape(len(points), -1)
+    jacobian = (flat[1:] - flat[0]).T / step
+    config = problem.config
+    own = min(1.0, config.windows.stride / config.windows.seconds)
+    noise = max((flat[0] ** 2).mean(), 1e-12)
+    information = own * jacobian.T @ jacobian / noise
+    return np.linalg.inv(information + np.eye(len(z)))
+
+
+def whole(fits: list[PartFit]) -> HandDraw:
+    """One draw of what all parts' fits found."""
+    draw = factors.nominal_draw()
+    for each in fits:
+        draw = factors.with_values(
+            draw, each.problem.entries, each.z[:-1], each.problem.config
+        )
+    return draw

@@ -1,0 +1,198 @@
+"""Windows of a recording, replayed open loop on many hands at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+
+from mjx_dex.calibrate.config import CalibrateConfig, WindowsConfig
+from mjx_dex.calibrate.factors import model_fields
+from mjx_dex.calibrate.recordings import Recording
+from mjx_dex.config import PhysicsConfig
+from mjx_dex.hand import build_hand
+from mjx_dex.hand.slack import take_up
+from mjx_dex.physics.native import available_cores
+from mjx_dex.types import HandDraw
+
+SMOOTHING = 11
+"""Readings of which a parabola gives angle and velocity where a window begins."""
+
+LOST = 10.0
+"""Angle of a simulated hand that has blown up [rad]: an error like no other."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Recordings, one after another, at the times of physics steps."""
+
+    angles: np.ndarray
+    """[n, 24] that were read [rad]."""
+    smooth_angles: np.ndarray
+    """[n, 24] without their noise."""
+    velocities: np.ndarray
+    """[n, 24] [rad/s]."""
+    targets: np.ndarray
+    """[n, 20] mean over the step [rad]."""
+    starts: np.ndarray
+    """[m] where windows begin."""
+    is_test: np.ndarray
+    """[m] bool: kept from the fit."""
+
+
+def make_track(
+    recordings: Sequence[Recording], timestep: float, windows: WindowsConfig
+) -> Track:
+    """Resample recordings and cut windows.
+
+    Raises:
+        ValueError: if they are too short for two windows, one to fit and one to test.
+    """
+    parts = [_resampled(recording, timestep) for recording in recordings]
+    starts, is_test, offset = [], [], 0
+    length, before, stride = (
+        round(seconds / timestep)
+        for seconds in (windows.seconds, windows.preroll, windows.stride)
+    )
+    for angles, *_ in parts:
+        first = np.arange(before, len(angles) - length, stride)
+        # A window is tested with if it begins in the last of so many seconds.
+        second = (first * timestep / windows.seconds).astype(int) % windows.held_out
+        tested = second == windows.held_out - 1
+        overlaps = (np.abs(first[:, None] - first[tested]) < length).any(1)
+        kept = tested | ~overlaps
+        starts.append(first[kept] + offset)
+        is_test.append(tested[kept])
+        offset += len(angles)
+    starts, is_test = np.concatenate(starts), np.concatenate(is_test)
+    if not is_test.any() or is_test.all():
+        raise ValueError(
+            f"{offset * timestep:.0f} s of recordings are too short: windows of "
+            f"{windows.seconds} s, of which one in {windows.held_out} is held out"
+        )
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Track(*columns, starts, is_test)
+
+
+def _resampled(recording: Recording, timestep: float) -> tuple[np.ndarray, ...]:
+    """Angles, smoothed ones, velocities and targets, from the first command on."""
+    from scipy.signal import savgol_filter
+
+    begin = max(recording.time[0], recording.target_time[0])
+    count = int((recording.time[-1] - begin) / timestep)
+    time = begin + timestep * np.arange(count + 1)
+    angles = np.stack(
+        [np.interp(time, recording.time, angle) for angle in recording.angles.T], 1
+    )
+    smooth, velocities = (
+        savgol_filter(angles, SMOOTHING, 2, order, timestep, axis=0) for order in (0, 1)
+    )
+    # The integral of targets that are held until the next, at any time.
+    knots = np.append(recording.target_time, max(time[-1], recording.target_time[-1]))
+    total = np.cumsum(np.diff(knots)[:, None] * recording.targets, axis=0)
+    total = np.concatenate([np.zeros((1, total.shape[1])), total])
+    total = np.stack([np.interp(time, knots, column) for column in total.T], 1)
+    targets = np.diff(total, axis=0) / timestep
+    return angles[:-1], smooth[:-1], velocities[:-1], targets
+
+
+class Replay:
+    """Open-loop replay of a track's windows on MuJoCo's C engine.
+
+    Args:
+        track: what was recorded.
+        config: hand, timestep and windows.
+    """
+
+    def __init__(self, track: Track, config: CalibrateConfig):
+        self._track = track
+        physics = PhysicsConfig(timestep=config.timestep)
+        hand = build_hand(config.hand, None, physics)
+        self.model = hand.model
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        self._counts = hand.actuator_joints.T
+        self._half = np.ptp(hand.ctrl_range, axis=1) / 2
+        self._pace = np.exp(hand.log_backlash)
+        self._timestep = config.timestep
+        self._length = round(config.windows.seconds / config.timestep)
+        self._before = round(config.windows.preroll / config.timestep)
+        self._times = np.round(np.array(config.windows.times) / config.timestep)
+        self._times = self._times.astype(int)
+        threads = config.threads or available_cores()
+        self._batch = Batch(self.model, nsim=config.worlds, nthread=threads)
+        self.simulated = 0.0
+        """Seconds so far."""
+
+    def recorded(self, windows: np.ndarray) -> np.ndarray:
+        """[m, times, 24] angles that were read at the windows' times [rad]."""
+        starts = self._track.starts[windows]
+        return self._track.angles[starts[:, None] + self._times]
+
+    def __call__(
+        self, draws: HandDraw, latency: np.ndarray, windows: np.ndarray
+    ) -> np.ndarray:
+        """Replay windows on hands.
+
+        Args:
+            draws: with a leading axis: c hands.
+            latency: [c] from a command to when its effect is read [s].
+            windows: [m] which of the track's.
+
+        Returns:
+            [c, m, times, 24] joint angles [rad].
+        """
+        fields = model_fields(draws, self.model)
+        slack = np.stack([draws.backlash_closing, draws.backlash_opening], -1)
+        steps = 1 / (self._pace * slack * self._timestep)
+        hands = np.repeat(np.arange(len(latency)), len(windows))
+        starts = np.tile(self._track.starts[windows], len(latency))
+        parts = [
+            self._replay(
+                {name: value[each] for name, value in fields.items()},
+                steps[each],
+                latency[each] / self._timestep,
+                begin,
+            )
+            for each, begin in (
+                (hands[k : k + self._batch.nsim], starts[k : k + self._batch.nsim])
+                for k in range(0, len(hands), self._batch.nsim)
+            )
+        ]
+        self.simulated += len(hands) * self._length * self._timestep
+        return np.concatenate(parts).reshape(
+            len(latency), len(windows), len(self._times), -1
+        )
+
+    def _replay(self, fields, steps, late, starts) -> np.ndarray:
+        """[n, times, 24] of n worlds, as many as fit into the batch at once."""
+        worlds, track, batch = np.arange(len(starts)), self._track, self._batch
+        for name, values in fields.items():
+            batch.expand(name)[worlds] = values
+        slack = np.zeros((len(starts), len(self._half)))
+        for k in range(-self._before, 0):
+            angles = track.smooth_angles[starts + k] @ self._counts
+            wanted = (self._target(starts + k - late) - angles) / self._half
+            _, slack = take_up(wanted, slack, steps, np)
+        qpos, ctrl = batch.bind("qpos"), batch.bind("ctrl")
+        qpos[worlds] = track.smooth_angles[starts]
+        batch.bind("qvel")[worlds] = track.velocities[starts]
+        batch.bind("qacc_warmstart")[worlds] = 0.0
+        seen = []
+        for k in range(self._length):
+            angles = qpos[worlds] @ self._counts
+            wanted = (self._target(starts + k - late) - angles) / self._half
+            passed, slack = take_up(wanted, slack, steps, np)
+            ctrl[worlds] = angles + passed * self._half
+            batch.step(worlds)
+            if k + 1 in self._times:
+                seen.append(qpos[worlds])
+        return np.nan_to_num(np.stack(seen, 1), nan=LOST).clip(-LOST, LOST)
+
+    def _target(self, position: np.ndarray) -> np.ndarray:
+        """[n, 20] at positions between the track's steps."""
+        left = np.floor(position).astype(int)
+        share = (position - left)[:, None]
+        left = left.clip(0, len(self._track.targets) - 2)
+        targets = self._track.targets
+        return (1 - share) * targets[left] + share * targets[left + 1]
