@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from robot_bridge.simulation.hand import STEP, SimulatedHand
 from robot_bridge.simulation.imperfections import PRESETS
 
 FAR_BEHIND = 0.25
-"""Real time that is not made up for: after a stop, or while a trial begins [s]."""
+"""Real time that is not made up for, after a stop [s]."""
 
 
 class HandServer:
@@ -49,11 +50,12 @@ class HandServer:
         self._log = log.open("w", buffering=1) if log else None
         self._ros = None
         self._sent: object = None
+        self._putting_back: Iterator[None] | None = None
         self.closing = False
 
     def serve_ros(self, ros) -> None:
         """Speak ROS, too: ``ros`` is a ``simulation.ros_server.RosServer``."""
-        self._ros = ros
+        self._ros, ros.put_back = ros, self._put_back
 
     def run(self) -> None:
         """Until ``closing``."""
@@ -63,9 +65,15 @@ class HandServer:
             if self._ros:
                 for command in self._ros.commands():
                     self._command("ros", *command)
+            if self._putting_back is not None:
+                # As on a real hand sensors go on: only faster, and with jumps.
+                if next(self._putting_back, self) is self:
+                    self._putting_back = None
+                self._speak()
+                began = time.monotonic() - self._hand.time
+                continue
             behind = time.monotonic() - began - self._hand.time
-            if abs(behind) > FAR_BEHIND:
-                # It cannot keep up, or a new trial took it ahead.
+            if behind > FAR_BEHIND:
                 began, behind = began + behind, 0.0
             while behind >= STEP:
                 self._hand.step(STEP)
@@ -97,11 +105,15 @@ class HandServer:
                 force = float(message.content[0])
                 self._command(user, targets if has_targets else None, force)
             elif message.kind == wire.NEW_TRIAL:
-                self._hand.reset(**message.content)
+                self._put_back(**message.content)
             elif message.kind == wire.FAULT:
                 self._disturb(message.content)
             elif message.kind == wire.BYE:
                 self._users.discard(user)
+
+    def _put_back(self, with_object: bool) -> None:
+        """Begin a new trial."""
+        self._putting_back = self._hand.putting_back(with_object)
 
     def _disturb(self, content: dict) -> None:
         if not content:

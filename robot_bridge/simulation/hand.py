@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import mujoco
 import numpy as np
@@ -122,13 +122,18 @@ class SimulatedHand:
         return self._data.qpos[NUM_JOINTS : NUM_JOINTS + 7].copy()
 
     def reset(self, with_object: bool = True) -> None:
-        """A new trial: the object falls into the hand in a random orientation, random
-        actions follow as in training, and all again until it is not dropped. Without an
-        object, that is far below the hand."""
+        """A new trial: see ``putting_back``."""
+        for _ in self.putting_back(with_object):
+            pass
+
+    def putting_back(self, with_object: bool = True) -> Iterator[None]:
+        """A new trial, control period by control period: the object falls into the hand
+        in a random orientation, random actions follow as in training, and all again
+        until it is not dropped. Without an object, that is far below the hand."""
         control = self._manifest["control"]
         tick = round(control["period"] / STEP)
-        self.force = 1.0
         while True:
+            self.force = 1.0
             self._commands.clear()
             mujoco.mj_resetData(self._model, self._data)
             self._slack = np.zeros(len(self._actuator_signs))
@@ -144,6 +149,7 @@ class SimulatedHand:
                 action, memory = self._task.smooth(action, memory)
                 self._targets = self._task.targets(action, self.joint_angles)
                 self._advance(tick)
+                yield
                 if self.is_dropped:
                     break
             else:

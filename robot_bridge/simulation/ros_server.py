@@ -78,12 +78,14 @@ class RosServer:
         while not self._commands.empty():
             kind, index, value = self._commands.get()
             if kind == "target":
+                if self._asked is None:
+                    self._asked = self._hand.set_points.copy()
                 self._asked[index], changed = value, True
             elif kind == "force":
                 force = value
             else:
-                self._hand.reset(value)
-                self._asked[:] = self._hand.set_points
+                self.put_back(value)
+                self._asked, changed = None, False
         if changed or force is not None:
             force = self._hand.force if force is None else force
             yield (self._asked.copy() if changed else None), force

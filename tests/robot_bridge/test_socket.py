@@ -29,7 +29,12 @@ def test_sending_never_waits_for_a_hand_that_does_not_read(tmp_path):
 def test_a_hand_speaks_again_as_soon_as_a_trial_begins(bundle, tmp_path, monkeypatch):
     """However much of the simulation's time it took to put the object back."""
     simulated = SimulatedHand(bundle.manifest, CLEAN)
-    monkeypatch.setattr(simulated, "reset", lambda **_: simulated.step(10.0))
+
+    def at_once(with_object):
+        simulated.step(10.0)
+        yield
+
+    monkeypatch.setattr(simulated, "putting_back", at_once)
     server = HandServer(simulated, tmp_path / "hand")
     thread = threading.Thread(target=server.run)
     thread.start()
