@@ -284,8 +284,8 @@ class Controller:
         }
 
     def forget(self) -> None:
-        """The hand is somebody else's, until armed anew."""
-        self.command = None
+        """The hand is somebody else's, until watched and armed anew."""
+        self.command, self._well_since = None, np.inf
         self._sent.clear()
         self._foreign.clear()
 

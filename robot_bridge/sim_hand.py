@@ -66,10 +66,10 @@ class HandServer:
                 for command in self._ros.commands():
                     self._command("ros", *command)
             if self._putting_back is not None:
-                # As on a real hand sensors go on: only faster, and with jumps.
+                # Sensors go on, but controllers do not: nobody arms a hand meanwhile.
                 if next(self._putting_back, self) is self:
                     self._putting_back = None
-                self._speak()
+                self._speak(controlled=False)
                 began = time.monotonic() - self._hand.time
                 continue
             behind = time.monotonic() - began - self._hand.time
@@ -129,12 +129,13 @@ class HandServer:
             {"time": time.monotonic(), "from": user, "force": force, "targets": named}
         )
 
-    def _speak(self) -> None:
+    def _speak(self, controlled: bool = True) -> None:
         now = time.monotonic()
         for channel, value in self._hand.messages.items():
             for disturbed, stamp in self._faults.pass_on(channel, value, now, now):
                 self._publish(channel, disturbed, stamp)
-        self._publish("set_points", self._hand.set_points, now)
+        if controlled:
+            self._publish("set_points", self._hand.set_points, now)
 
     def _publish(self, channel: str, value: np.ndarray, stamp: float) -> None:
         if self._ros:

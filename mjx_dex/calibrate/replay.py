@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco.batch import Batch
@@ -116,10 +118,10 @@ class Replay:
         self._pace = np.exp(hand.log_backlash)
         self._timestep = config.timestep
         self._length = round(config.windows.seconds / config.timestep)
-        self._before = round(config.windows.preroll / config.timestep)
         self._times = np.round(np.array(config.windows.times) / config.timestep)
         self._times = self._times.astype(int)
         threads = config.threads or available_cores()
+        self._slack = self._follow()
         self._batch = Batch(self.model, nsim=config.worlds, nthread=threads)
         self.simulated = 0.0
         """Seconds so far."""
@@ -145,17 +147,21 @@ class Replay:
         fields = model_fields(draws, self.model)
         slack = np.stack([draws.backlash_closing, draws.backlash_opening], -1)
         steps = 1 / (self._pace * slack * self._timestep)
+        late = latency / self._timestep
         hands = np.repeat(np.arange(len(latency)), len(windows))
         starts = np.tile(self._track.starts[windows], len(latency))
+        slacks = np.asarray(self._slack(steps, late))[:, windows]
+        slacks = slacks.reshape(len(hands), -1)
         parts = [
             self._replay(
                 {name: value[each] for name, value in fields.items()},
                 steps[each],
-                latency[each] / self._timestep,
-                begin,
+                late[each],
+                slacks[chunk],
+                starts[chunk],
             )
-            for each, begin in (
-                (hands[k : k + self._batch.nsim], starts[k : k + self._batch.nsim])
+            for chunk, each in (
+                (slice(k, k + self._batch.nsim), hands[k : k + self._batch.nsim])
                 for k in range(0, len(hands), self._batch.nsim)
             )
         ]
@@ -164,16 +170,38 @@ class Replay:
             len(latency), len(windows), len(self._times), -1
         )
 
-    def _replay(self, fields, steps, late, starts) -> np.ndarray:
+    def _follow(self):
+        """A function of steps [c, 20, 2] and latencies [c], in steps of physics: the
+        slack [c, m, 20] with which windows begin.
+
+        It follows from all that was recorded before: near a target slack is taken up
+        so slowly that it remembers for many seconds.
+        """
+        track = self._track
+        angles = jnp.asarray(track.smooth_angles @ self._counts)
+        targets = jnp.asarray(track.targets)
+        times = jnp.arange(len(targets))
+
+        def one(arguments):
+            steps, late = arguments
+            left = jnp.clip(jnp.floor(times - late).astype(int), 0, len(targets) - 2)
+            share = jnp.clip(times - late - left, 0.0, 1.0)[:, None]
+            delayed = (1 - share) * targets[left] + share * targets[left + 1]
+            wanted = (delayed - angles) / self._half
+
+            def step(slack, wanted):
+                return take_up(wanted, slack, steps, jnp)[1], slack
+
+            _, slack = jax.lax.scan(step, jnp.zeros(len(self._half)), wanted)
+            return slack[track.starts]
+
+        return jax.jit(lambda steps, late: jax.lax.map(one, (steps, late)))
+
+    def _replay(self, fields, steps, late, slack, starts) -> np.ndarray:
         """[n, times, 24] of n worlds, as many as fit into the batch at once."""
         worlds, track, batch = np.arange(len(starts)), self._track, self._batch
         for name, values in fields.items():
             batch.expand(name)[worlds] = values
-        slack = np.zeros((len(starts), len(self._half)))
-        for k in range(-self._before, 0):
-            angles = track.smooth_angles[starts + k] @ self._counts
-            wanted = (self._target(starts + k - late) - angles) / self._half
-            _, slack = take_up(wanted, slack, steps, np)
         qpos, ctrl = batch.bind("qpos"), batch.bind("ctrl")
         qpos[worlds] = track.smooth_angles[starts]
         batch.bind("qvel")[worlds] = track.velocities[starts]
