@@ -15,6 +15,8 @@ from robot_bridge.safety import State
 ENDS = ("dropped", "out of time", "completed")
 """Why trials end; anything else is a fault."""
 
+PUTTING_BACK = 15.0
+"""The object lies in the hand after so long, or not at all [s]."""
 PATIENCE = 60.0
 """A simulated hand whose sensors cannot be trusted for so long, by its own clock, never
 will be: an object that is dropped at every start takes a while [s]."""
@@ -72,6 +74,7 @@ class Rehearsal:
     def __init__(self, trials: Trials, keep_going: bool = False):
         self._trials, self._keep_going = trials, keep_going
         self._waiting_since: float | None = None
+        self._put_back_at = -np.inf
 
     def wish(self, controller: Controller, now: float) -> str:
         """See ``Operator``."""
@@ -82,12 +85,19 @@ class Rehearsal:
         if has_ended:
             failed = trials.ends[-1] not in ENDS and not self._keep_going
             # Until the object lies in the hand, much of a simulation's time may pass.
-            self._waiting_since = None
+            self._waiting_since, self._put_back_at = None, now
             return "stop" if failed else "new trial"
         if state is State.ARMED:
             return "start"
-        may_arm = state in (State.CHECK, State.HOLD, State.LIMP)
-        return "arm" if may_arm and controller.is_trusted(now) else ""
+        if state not in (State.CHECK, State.HOLD, State.LIMP):
+            return ""
+        if controller.is_trusted(now):
+            return "arm"
+        if controller.sensing.is_dropped and now - self._put_back_at > PUTTING_BACK:
+            # After all, the object fell before the hand was armed.
+            self._put_back_at = now
+            return "new trial"
+        return ""
 
     def _is_tired(self, state: State, now: float) -> bool:
         """Whether sensors could not be trusted for too long."""

@@ -51,7 +51,6 @@ class Program(Controller):
     def __init__(self, bundle: Bundle, info: HandInfo, options: Options):
         super().__init__(bundle, info, GoalRules.of(bundle.manifest), options)
         self.sensing = Sensing(bundle.manifest, info, options.limits, with_object=False)
-        self.actuators = bundle.actuators
 
     def targets(self) -> Iterator[np.ndarray]:
         """[20] for one tick after another [rad]; the trial ends with them."""
@@ -127,7 +126,7 @@ class Excitation(Program):
         for part in self._parts:
             base = self._base(part)
             yield from self._move_to(base)
-            own = [k for k, name in enumerate(self.actuators) if name[3:5] == part]
+            own = [k for k, name in enumerate(self._actuators) if name[3:5] == part]
             for k in own:
                 for end in self.task.range[k, ::-1]:
                     yield from self._move_to(_with(base, k, end), until_still=k)
@@ -147,14 +146,14 @@ class Excitation(Program):
         base = np.clip(np.zeros(len(low)), low, high)
         if part in ("TH", "WR"):
             return base
-        for k, name in enumerate(self.actuators):
+        for k, name in enumerate(self._actuators):
             if name.endswith("J3") and name[3:5] not in (part, "TH"):
                 base[k] = BENT
         return base
 
     def _groups(self, own: list[int]) -> list[list[int]]:
         """A part's actuators, those that oscillate together."""
-        spreading = [k for k in own if self.actuators[k][-2:] in ("J4", "J5")]
+        spreading = [k for k in own if self._actuators[k][-2:] in ("J4", "J5")]
         return [g for g in (spreading, [k for k in own if k not in spreading]) if g]
 
     def _move_to(self, end: np.ndarray, until_still: int | None = None):

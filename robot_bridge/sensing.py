@@ -156,8 +156,9 @@ class Sensing:
 
     @property
     def is_dropped(self) -> bool:
-        """Whether the object is below the hand."""
-        return self.object.value is not None and self.height < self._drop_height
+        """Whether there is an object, and it is below the hand."""
+        seen = self._with_object and self.object.value is not None
+        return seen and self.height < self._drop_height
 
     def reading(self) -> Reading:
         """What the policy may know now."""

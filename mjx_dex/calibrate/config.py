@@ -66,8 +66,6 @@ class WindowsConfig:
     """From the beginning of one to that of the next [s]."""
     times: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     """When least squares looks [s]: a joint that has arrived tells nothing of how."""
-    preroll: float = 1.0
-    """For so long before, slack follows what was recorded [s]."""
     held_out: int = 5
     """Of so many seconds' windows, the last second's are kept from the fit."""
     moving: float = 0.05

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ LARGEST_ANGLE = 4.0
 MOVED, UNMOVED = 0.3, 0.03
 """A joint is dead if it moves less than the second [rad] while its targets move more
 than the first."""
-ALIKE = 0.7
-"""Correlation from which a joint is said to follow a target."""
+ALIKE, UNLIKE = 0.7, 0.4
+"""Correlation from which a joint is said to follow a target, and up to which not to."""
 
 
 class RecordingError(ValueError):
@@ -259,18 +260,22 @@ def _check_movements(recording: Recording) -> None:
             )
     alike = _correlations(angles, followed)
     for joint, own in enumerate(JOINT_ACTUATORS):
-        if spans[own] < MOVED:
-            continue
-        if alike[joint, own] < -ALIKE:
+        if spans[own] > MOVED and alike[joint, own] < -ALIKE:
             raise RecordingError(
                 f"{recording.path}: {JOINTS[joint]} moves against its targets: its "
                 "sign is wrong"
             )
-        other = int(alike[joint].argmax())
-        if alike[joint, own] < ALIKE < alike[joint, other]:
+    told = _correlations(followed, followed)
+    for one, two in combinations(range(len(JOINTS)), 2):
+        first, second = JOINT_ACTUATORS[one], JOINT_ACTUATORS[two]
+        own = max(alike[one, first], alike[two, second])
+        other = min(alike[one, second], alike[two, first])
+        # Where targets move together nobody could tell.
+        if own < UNLIKE and other > ALIKE and abs(told[first, second]) < UNLIKE:
             raise RecordingError(
-                f"{recording.path}: {JOINTS[joint]} does not follow {ACTUATORS[own]} "
-                f"but {ACTUATORS[other]}: are names exchanged?"
+                f"{recording.path}: {JOINTS[one]} follows the targets of "
+                f"{ACTUATORS[second]}, and {JOINTS[two]} those of {ACTUATORS[first]}: "
+                "their names are exchanged"
             )
 
 

@@ -53,12 +53,11 @@ def make_track(
     """
     parts = [_resampled(recording, timestep) for recording in recordings]
     starts, is_test, offset = [], [], 0
-    length, before, stride = (
-        round(seconds / timestep)
-        for seconds in (windows.seconds, windows.preroll, windows.stride)
+    length, stride = (
+        round(seconds / timestep) for seconds in (windows.seconds, windows.stride)
     )
     for angles, *_ in parts:
-        first = np.arange(before, len(angles) - length, stride)
+        first = np.arange(0, len(angles) - length, stride)
         # A window is tested with if it begins in the last of so many seconds.
         second = (first * timestep / windows.seconds).astype(int) % windows.held_out
         tested = second == windows.held_out - 1

@@ -33,6 +33,9 @@ STEP = 0.001
 CONTROL_STEPS, SENSOR_STEPS = 5, 8
 """Physics steps between two updates of torques (B.4), and between two messages."""
 
+RESTING = 2.0
+"""An object that has been put back has stayed in the hand for so long [s]."""
+
 MOCAP_POSITION = np.array([0.3, -0.2, 1.1])
 MOCAP_QUATERNION = rotations.normalize(np.array([0.7, 0.2, -0.4, 0.5]))
 """Motion capture's frame in the simulation's world, like no other."""
@@ -129,7 +132,7 @@ class SimulatedHand:
     def putting_back(self, with_object: bool = True) -> Iterator[None]:
         """A new trial, control period by control period: the object falls into the hand
         in a random orientation, random actions follow as in training, and all again
-        until it is not dropped. Without an object, that is far below the hand."""
+        until it is not dropped, and rests. Without an object: far below the hand."""
         control = self._manifest["control"]
         tick = round(control["period"] / STEP)
         while True:
@@ -153,7 +156,12 @@ class SimulatedHand:
                 if self.is_dropped:
                     break
             else:
-                return
+                # It is left alone until somebody arms the hand.
+                for _ in range(round(RESTING / control["period"])):
+                    self._advance(tick)
+                    yield
+                if not self.is_dropped:
+                    return
 
     @property
     def is_dropped(self) -> bool:

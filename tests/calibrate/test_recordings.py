@@ -183,7 +183,10 @@ def backwards(columns):
         (gap, "no joint angles for 1.0. s, from 3.0. s"),
         (degrees, "rh_LFJ3 reaches 5.: .* degrees"),
         (target_degrees, "the target of rh_LFJ3 reaches 5.: .* degrees"),
-        (exchanged, "rh_FFJ3 does not follow rh_FFJ3 but rh_RFJ3: are names exchanged"),
+        (
+            exchanged,
+            "rh_FFJ3 follows the targets of rh_RFJ3, and rh_RFJ3 those of rh_FFJ3",
+        ),
         (mirrored, "rh_THJ1 moves against its targets"),
         (backwards, "the time of readings goes back at 10.0"),
     ],

@@ -21,6 +21,7 @@ def keyboard(monkeypatch):
 
 def controller(state, trusted=True, **changes):
     standard = {"trials": 0, "goals_met": 3, "why": "dropped", "trouble": ""}
+    standard["sensing"] = SimpleNamespace(is_dropped=False)
     changes = {"is_trusted": lambda now: trusted, **standard, **changes}
     return SimpleNamespace(state=state, **changes)
 
@@ -111,3 +112,19 @@ def test_a_deadline_and_an_interrupt_end_it():
     assert script.wish(controller(State.RUNNING), 10.1) == "stop"
     script = Rehearsal(Trials(5, interrupted=True))
     assert script.wish(controller(State.RUNNING), 0.0) == "stop"
+
+
+def test_an_object_that_falls_before_it_is_armed_is_put_back_again():
+    script = Rehearsal(Trials(5))
+    fallen = SimpleNamespace(is_dropped=True)
+    ended = controller(State.HOLD, trials=1, sensing=fallen)
+    assert script.wish(ended, 100.0) == "new trial"
+    # While it is being put back it is below the hand, too.
+    waiting = controller(State.HOLD, trusted=False, trials=1, sensing=fallen)
+    assert script.wish(waiting, 110.0) == ""
+    assert script.wish(waiting, 116.0) == "new trial"
+    assert script.wish(waiting, 117.0) == ""
+    ready = controller(State.HOLD, trials=1)
+    assert script.wish(ready, 118.0) == "arm"
+    running = controller(State.RUNNING, trials=1, sensing=fallen)
+    assert script.wish(running, 200.0) == ""
