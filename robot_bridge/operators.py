@@ -46,6 +46,8 @@ class Trials:
     """Of each: why it ended."""
     interrupted: bool = False
     """By a signal."""
+    program: str = ""
+    """That runs in the policy's place."""
 
     def count(self, controller: Controller) -> bool:
         """Whether a trial has ended since the last time."""
@@ -55,7 +57,8 @@ class Trials:
         self.goals.append(controller.goals_met)
         self.ends.append(controller.why)
         goals = f"{self.goals[-1]} goal" + "s" * (self.goals[-1] != 1)
-        print(f"trial {len(self.goals)}: {goals}, {self.ends[-1]}", flush=True)
+        what = self.program or f"trial {len(self.goals)}: {goals}"
+        print(f"{what}, {self.ends[-1]}", flush=True)
         return True
 
     def are_over(self, now: float) -> bool:

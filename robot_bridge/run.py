@@ -163,7 +163,7 @@ def _run(options: argparse.Namespace) -> int:
             },
         )
         _introduce(loaded, info, armed, recorder)
-        trials = Trials(options.trials)
+        trials = Trials(options.trials, program="".join(program))
         if options.minutes:
             trials.deadline = transport.now() + 60 * options.minutes
         script = Rehearsal(trials, options.keep_going)
@@ -298,7 +298,7 @@ def _print_event(event: dict) -> None:
 
 def _summarize(trials, controller, loop, loaded) -> None:
     goals, period = trials.goals, loaded.manifest["control"]["period"]
-    if goals:
+    if goals and not trials.program:
         print(
             f"goals in a row: {np.mean(goals):.1f} ± {np.std(goals):.1f} "
             f"(median {np.median(goals):g}, {len(goals)} trials: "
