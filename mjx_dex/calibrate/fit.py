@@ -69,9 +69,9 @@ class Problem:
 
     @property
     def start(self) -> np.ndarray:
-        """[n + 1] the calibration file as it is, without latency."""
-        low, high = self.bounds.T
-        return np.clip(np.zeros(len(low)), low, high)
+        """[n + 1] the calibration file as it is, and some latency."""
+        start = np.append(np.zeros(len(self.entries)), FIRST_LATENCY / LATENCY_UNIT)
+        return np.clip(start, *self.bounds.T)
 
     def errors(self, z: np.ndarray, windows: np.ndarray) -> np.ndarray:
         """Simulated minus recorded angles.
@@ -94,8 +94,8 @@ class Problem:
         return (self.errors(z, windows)[:, :, -1] ** 2).mean((1, 2))
 
 
-LATENCY_UNIT = 0.02
-"""Standard deviation of the prior of a latency [s]."""
+LATENCY_UNIT, FIRST_LATENCY = 0.02, 0.01
+"""Standard deviation of the prior of a latency, and where a fit begins [s]."""
 
 
 @dataclass
@@ -108,7 +108,8 @@ class PartFit:
     covariance: np.ndarray
     """[n + 1, n + 1] of ``z``, by the Jacobian where the fit ended."""
     before: np.ndarray
-    """[joints] root mean square error after a window that was held out [rad]."""
+    """[joints] root mean square error after a window that was held out [rad], by the
+    calibration file, with the latency that was found."""
     after: np.ndarray
     """[joints] the same, fitted."""
     seconds: float
@@ -221,7 +222,8 @@ def fit(problem: Problem, tell: Callable[[str], None] = lambda line: None) -> Pa
     z, errors, stuck = method(problem, tell)
     seconds = time.monotonic() - began
     simulated = problem.replay.simulated - simulated
-    both = problem.errors(np.stack([problem.start, z]), problem.test)[:, :, -1]
+    points = np.stack([np.append(problem.start[:-1], z[-1]), z])
+    both = problem.errors(points, problem.test)[:, :, -1]
     before, after = np.sqrt((both**2).mean(1))
     return PartFit(
         problem,
@@ -287,7 +289,8 @@ def _residuals(problem: Problem, z: np.ndarray) -> np.ndarray:
     columns = z.reshape(len(z), -1)
     errors = problem.errors(columns.T, problem.train) / problem.config.noise
     # The prior says how far values may be, not that noise makes them so.
-    return np.concatenate([errors.reshape(columns.shape[1], -1).T, columns])
+    prior = columns - problem.start[:, None]
+    return np.concatenate([errors.reshape(columns.shape[1], -1).T, prior])
 
 
 def coordinate_descent(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]:

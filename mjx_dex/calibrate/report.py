@@ -152,7 +152,8 @@ def _draw_trajectories(axes, each: PartFit) -> None:
     """The joint that the fit changed most, in its windows that were held out."""
     problem = each.problem
     joint = int((each.before - each.after).argmax())
-    both = problem.errors(np.stack([problem.start, each.z]), problem.test)[..., joint]
+    unfitted = np.append(problem.start[:-1], each.z[-1])
+    both = problem.errors(np.stack([unfitted, each.z]), problem.test)[..., joint]
     true = problem.replay.recorded(problem.test)[..., problem.joints[joint]]
     times = np.array(problem.config.windows.times)
     times = 1.3 * problem.config.windows.seconds * np.arange(len(true))[:, None] + times
