@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -193,3 +194,10 @@ def test_a_policy_that_sees_what_no_hand_can_sense_is_refused(run, tmp_path, cap
 def test_folders_are_asked_for(capsys):
     assert export.main(["only_one"]) == 1
     assert "robot_bridge.export RUN OUT" in capsys.readouterr().err
+
+
+def test_the_policy_that_comes_along_can_be_run():
+    """Whole, of the present format, and the same numbers on this machine."""
+    found = bundles.load(Path(__file__).parents[2] / "policies/near.dex")
+    assert found.manifest["training"]["env_steps"] == 37_027_840
+    assert found.manifest["training"]["effects"] == []
