@@ -77,18 +77,21 @@ class Rehearsal:
     def __init__(self, trials: Trials, keep_going: bool = False):
         self._trials, self._keep_going = trials, keep_going
         self._waiting_since: float | None = None
-        self._put_back_at = -np.inf
+        self._put_back_at: float | None = None
 
     def wish(self, controller: Controller, now: float) -> str:
         """See ``Operator``."""
         state, trials = controller.state, self._trials
+        if self._put_back_at is None:
+            # From here on: in lockstep it was put back within the tick before.
+            self._put_back_at = now
         has_ended = trials.count(controller)
         if trials.are_over(now) or self._is_tired(state, now):
             return "stop"
         if has_ended:
             failed = trials.ends[-1] not in ENDS and not self._keep_going
             # Until the object lies in the hand, much of a simulation's time may pass.
-            self._waiting_since, self._put_back_at = None, now
+            self._waiting_since = self._put_back_at = None
             return "stop" if failed else "new trial"
         if state is State.ARMED:
             return "start"
@@ -96,9 +99,10 @@ class Rehearsal:
             return ""
         if controller.is_trusted(now):
             return "arm"
-        if controller.sensing.is_dropped and now - self._put_back_at > PUTTING_BACK:
-            # After all, the object fell before the hand was armed.
-            self._put_back_at = now
+        if not trials.program and now - self._put_back_at > PUTTING_BACK:
+            # After all, the object fell before the hand was armed; by now it may be
+            # so far away that its pose is not believed.
+            self._put_back_at = None
             return "new trial"
         return ""
 

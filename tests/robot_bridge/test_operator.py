@@ -21,7 +21,6 @@ def keyboard(monkeypatch):
 
 def controller(state, trusted=True, **changes):
     standard = {"trials": 0, "goals_met": 3, "why": "dropped", "trouble": ""}
-    standard["sensing"] = SimpleNamespace(is_dropped=False)
     changes = {"is_trusted": lambda now: trusted, **standard, **changes}
     return SimpleNamespace(state=state, **changes)
 
@@ -116,15 +115,21 @@ def test_a_deadline_and_an_interrupt_end_it():
 
 def test_an_object_that_falls_before_it_is_armed_is_put_back_again():
     script = Rehearsal(Trials(5))
-    fallen = SimpleNamespace(is_dropped=True)
-    ended = controller(State.HOLD, trials=1, sensing=fallen)
-    assert script.wish(ended, 100.0) == "new trial"
-    # While it is being put back it is below the hand, too.
-    waiting = controller(State.HOLD, trusted=False, trials=1, sensing=fallen)
-    assert script.wish(waiting, 110.0) == ""
-    assert script.wish(waiting, 116.0) == "new trial"
-    assert script.wish(waiting, 117.0) == ""
-    ready = controller(State.HOLD, trials=1)
-    assert script.wish(ready, 118.0) == "arm"
-    running = controller(State.RUNNING, trials=1, sensing=fallen)
+    assert script.wish(controller(State.HOLD, trials=1), 100.0) == "new trial"
+    # In lockstep the time that putting it back takes has passed at once.
+    waiting = controller(State.HOLD, trusted=False, trials=1)
+    assert script.wish(waiting, 130.0) == ""
+    assert script.wish(waiting, 144.0) == ""
+    assert script.wish(waiting, 146.0) == "new trial"
+    assert script.wish(waiting, 180.0) == ""
+    assert script.wish(controller(State.HOLD, trials=1), 181.0) == "arm"
+    running = controller(State.RUNNING, trusted=False, trials=1)
     assert script.wish(running, 200.0) == ""
+
+
+def test_an_object_that_fell_before_the_first_trial_is_put_back():
+    script, empty = Rehearsal(Trials(5)), Rehearsal(Trials(5, program="excite"))
+    waiting = controller(State.CHECK, trusted=False)
+    assert script.wish(waiting, 7.0) == empty.wish(waiting, 7.0) == ""
+    assert script.wish(waiting, 23.0) == "new trial"
+    assert empty.wish(waiting, 23.0) == ""
