@@ -95,9 +95,9 @@ class Rehearsal:
             return "stop" if failed else "new trial"
         if state is State.ARMED:
             return "start"
-        if state not in (State.CHECK, State.HOLD, State.LIMP):
+        if state in (State.RUNNING, State.STOPPED):
             return ""
-        if controller.is_trusted(now):
+        if state is not State.CONNECT and controller.is_trusted(now):
             return "arm"
         if not trials.program and now - self._put_back_at > PUTTING_BACK:
             # After all, the object fell before the hand was armed; by now it may be
