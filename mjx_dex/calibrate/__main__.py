@@ -88,8 +88,7 @@ def calibrate(
         ValueError: if they are too short, or nothing moves.
     """
     track = replay.make_track(recorded, config.timestep, config.windows)
-    player = replay.Replay(track, config)
-    problems = fit.make_problems(track, player, config)
+    problems = fit.make_problems(track, config)
     log.info(
         "%d windows of %.1f s to fit to, %d to test with",
         np.sum(~track.is_test),

@@ -90,6 +90,8 @@ class CalibrateConfig:
     deviation [rad]: what the prior is weighed against."""
     iterations: int = 20
     """At most: of least squares, or sweeps of coordinate descent."""
+    first_sweeps: int = 8
+    """Of coordinate descent, before least squares."""
     latency: tuple[float, float] = (0.0, 0.1)
     """Least and most from a command to when its effect is read [s]; fitted, too."""
     worlds: int = 1024

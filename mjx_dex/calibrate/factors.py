@@ -216,12 +216,28 @@ def draw_between(calibration: Mapping[str, Any], other: Mapping[str, Any]) -> Ha
     )
 
 
+def in_model(model: mujoco.MjModel) -> tuple[list[int], list[int]]:
+    """Which of the 24 joints and 20 actuators a model has: some have one finger."""
+    joint, actuator = mujoco.mjtObj.mjOBJ_JOINT, mujoco.mjtObj.mjOBJ_ACTUATOR
+    joints, actuators = (
+        [k for k, name in enumerate(table) if _has(model, kind, name.gymnasium)]
+        for kind, table in ((joint, names.JOINTS), (actuator, names.ACTUATORS))
+    )
+    return joints, actuators
+
+
+def _has(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> bool:
+    return mujoco.mj_name2id(model, kind, name) >= 0
+
+
 def model_fields(draw: HandDraw, model: mujoco.MjModel) -> dict[str, np.ndarray]:
     """The same, as fields of a model of that calibration: [..., *field's shape].
 
-    Many hands can be stepped at once without compiling a model for each.
+    Many hands can be stepped at once without compiling a model for each. What a model
+    does not have, of other fingers, is left out.
     """
-    joints, lead = slice(0, len(JOINTS)), draw.joint_damping.shape[:-1]
+    own, driven = in_model(model)
+    joints, lead = slice(0, len(own)), draw.joint_damping.shape[:-1]
 
     def field(name: str) -> np.ndarray:
         value = getattr(model, name)
@@ -245,19 +261,21 @@ def model_fields(draw: HandDraw, model: mujoco.MjModel) -> dict[str, np.ndarray]
             "wrap_prm",
         )
     }
-    fields["dof_damping"][..., joints] *= draw.joint_damping
-    fields["dof_frictionloss"][..., joints] *= draw.joint_friction
-    fields["jnt_margin"][..., joints] *= draw.joint_margin
-    fields["qpos_spring"][..., joints] += draw.joint_equilibrium
-    stiffness = fields["jnt_stiffness"][..., joints] + draw.joint_stiffness
+    fields["dof_damping"][..., joints] *= draw.joint_damping[..., own]
+    fields["dof_frictionloss"][..., joints] *= draw.joint_friction[..., own]
+    fields["jnt_margin"][..., joints] *= draw.joint_margin[..., own]
+    fields["qpos_spring"][..., joints] += draw.joint_equilibrium[..., own]
+    stiffness = fields["jnt_stiffness"][..., joints] + draw.joint_stiffness[..., own]
     fields["jnt_stiffness"][..., joints] = np.maximum(stiffness, 0.0)
     shift = np.stack([draw.joint_lower_limit, draw.joint_upper_limit], -1)
     ranges = fields["jnt_range"][..., joints, :]
-    fields["jnt_range"][..., joints, :] = _apart(ranges + shift)
-    fields["actuator_gainprm"][..., 0] *= draw.actuator_gain
-    fields["actuator_biasprm"][..., 1] *= draw.actuator_gain
-    fields["actuator_forcerange"] *= draw.actuator_force[..., None]
+    fields["jnt_range"][..., joints, :] = _apart(ranges + shift[..., own, :])
+    fields["actuator_gainprm"][..., 0] *= draw.actuator_gain[..., driven]
+    fields["actuator_biasprm"][..., 1] *= draw.actuator_gain[..., driven]
+    fields["actuator_forcerange"] *= draw.actuator_force[..., driven, None]
     for k, finger in enumerate(names.COUPLED_FINGERS):
+        if not _has(model, mujoco.mjtObj.mjOBJ_TENDON, f"robot0:{finger}_spring"):
+            continue
         spring = model.tendon(f"robot0:{finger}_spring")
         middle = model.tendon_adr[spring.id]
         distal = middle + 1

@@ -15,7 +15,7 @@ from mjx_dex.calibrate import factors
 from mjx_dex.calibrate.config import CalibrateConfig
 from mjx_dex.calibrate.factors import Entry
 from mjx_dex.calibrate.recordings import JOINT_ACTUATORS, JOINTS
-from mjx_dex.calibrate.replay import Replay, Track
+from mjx_dex.calibrate.replay import Replay, Track, touches
 from mjx_dex.hand import names
 from mjx_dex.types import HandDraw
 
@@ -29,6 +29,9 @@ GAIN = 0.001
 """A change is kept if it lowers the error by more than this share (C.3)."""
 FIRST_STEP, LAST_STEP = 1.0, 0.05
 """Of coordinate descent, in standard deviations of the prior."""
+
+DOUBT = 0.2
+"""Of slack, 2 wide: windows in which it matters begin with it known this well."""
 
 TOLD = 0.05
 """A value is told by the recordings if its deviation is less, in ``SCALES``."""
@@ -87,7 +90,8 @@ class Problem:
         nominal = factors.nominal_draw()
         draws = factors.with_values(nominal, self.entries, z[:, :-1], self.config)
         angles = self.replay(draws, z[:, -1] * LATENCY_UNIT, windows)
-        return (angles - self.replay.recorded(windows))[..., self.joints]
+        own = np.isin(self.replay.joints, self.joints)
+        return (angles - self.replay.recorded(windows))[..., own]
 
     def final_error(self, z: np.ndarray, windows: np.ndarray) -> np.ndarray:
         """[c] mean square of what is left after all of a window [rad^2]."""
@@ -168,43 +172,57 @@ class PartFit:
         ]
 
 
-def make_problems(
-    track: Track, replay: Replay, config: CalibrateConfig
-) -> list[Problem]:
+def make_problems(track: Track, config: CalibrateConfig) -> list[Problem]:
     """One for each part of the hand that moved and has something free.
 
     Raises:
         ValueError: if no part moved in windows of both kinds.
     """
-    problems = []
-    length = round(config.windows.seconds / config.timestep)
+    problems, touching, moving = [], touches(track, config), config.windows.moving
     for part in PARTS:
         joints = np.array([k for k, name in enumerate(JOINTS) if name[3:5] == part])
         own = sorted({JOINT_ACTUATORS[k] for k in joints})
-        moved = np.array(
-            [
-                max(
-                    np.ptp(track.targets[start : start + length, own], 0).max(),
-                    np.ptp(
-                        track.smooth_angles[start : start + length, joints], 0
-                    ).max(),
-                )
-                > config.windows.moving
-                for start in track.starts
-            ]
-        )
         entries = factors.entries_of(part, config)
-        if not entries or not moved.any():
+        series = np.hstack([track.targets[:, own], track.smooth_angles[:, joints]])
+        usable = (np.ptp(_windows(series, track, config), axis=1) > moving).any(1)
+        if not entries or not usable.any():
             continue
-        train = np.flatnonzero(moved & ~track.is_test)
-        test = np.flatnonzero(moved & track.is_test)
-        if not len(train) or not len(test):
-            # It only went out of the way.
-            continue
-        problems.append(Problem(part, replay, config, entries, joints, train, test))
+        replay = Replay(track, part, config)
+        usable &= ~_slack_is_unknown(track, replay, own, config)
+        if part in names.FINGERS:
+            usable &= ~touching[:, names.FINGERS.index(part)]
+        train = np.flatnonzero(usable & ~track.is_test)
+        test = np.flatnonzero(usable & track.is_test)
+        # If there are none, it only went out of others' way.
+        if len(train) and len(test):
+            problems.append(Problem(part, replay, config, entries, joints, train, test))
     if not problems:
-        raise ValueError("nothing moves in these recordings")
+        raise ValueError(
+            "nothing moves in these recordings by itself, long enough for its slack to "
+            "be known: record with --excite"
+        )
     return problems
+
+
+def _slack_is_unknown(
+    track: Track, replay: Replay, own: list[int], config: CalibrateConfig
+) -> np.ndarray:
+    """[m] whether windows begin with slack of which too little is known, where targets
+    move or are away."""
+    counts = np.eye(len(factors.ACTUATORS))[JOINT_ACTUATORS]
+    away = np.abs(track.targets - track.smooth_angles @ counts)
+    matters = np.maximum(
+        np.ptp(_windows(track.targets[:, own], track, config), axis=1),
+        _windows(away[:, own], track, config).max(1),
+    )
+    doubt = replay.doubt(FIRST_LATENCY, config.noise)[:, own]
+    return ((matters > config.windows.moving) & (doubt > DOUBT)).any(1)
+
+
+def _windows(series: np.ndarray, track: Track, config: CalibrateConfig) -> np.ndarray:
+    """[m, steps, columns] of series [n, columns]."""
+    length = round(config.windows.seconds / config.timestep)
+    return series[track.starts[:, None] + np.arange(length)]
 
 
 def fit(problem: Problem, tell: Callable[[str], None] = lambda line: None) -> PartFit:
@@ -241,6 +259,9 @@ def fit(problem: Problem, tell: Callable[[str], None] = lambda line: None) -> Pa
 def least_squares(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]:
     """``mujoco.sysid``'s: Gauss-Newton within bounds, the prior beside the angles.
 
+    It begins where some sweeps of coordinate descent end: from the file's values it
+    stops beside the slack that it cannot see across (a finger at 30 mrad, not at 2).
+
     Returns:
         Where it ended, its errors on the way, and why if it got stuck.
     """
@@ -253,8 +274,9 @@ def least_squares(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]
             "least squares are mujoco.sysid's: pip install 'mjx_dex[calibrate]', or "
             "take --method coordinate_descent"
         ) from error
+    start, first_errors, _ = descend(problem, problem.config.first_sweeps, tell)
     low, high = problem.bounds.T
-    free = parameter("z", problem.start, low, high)
+    free = parameter("z", start, low, high)
     parameters = sysid.ParameterDict({"z": free})
 
     def residuals(z: np.ndarray, _) -> tuple[list[np.ndarray], None, None]:
@@ -273,15 +295,15 @@ def least_squares(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]
         output=io.StringIO(),
         iter_callback=progress,
     )
-    costs = np.array(result.extras["objective"]).ravel().tolist()
     trail = np.stack([*np.reshape(result.extras["candidate"], (-1, len(low)))])
-    errors = np.sqrt(problem.final_error(trail, problem.train))
+    errors = np.sqrt(problem.final_error(trail, problem.train)).tolist()
+    errors = [*first_errors, *errors]
     stuck = ""
-    if costs[-1] > 0.99 * costs[0]:
+    if errors[-1] > (1 - GAIN) * errors[0]:
         stuck = "least squares found nothing better than where they began"
-    elif len(costs) > problem.config.iterations:
-        stuck = f"least squares had not settled after {len(costs) - 1} iterations"
-    return found.as_vector(), errors.tolist(), stuck
+    elif len(trail) > problem.config.iterations:
+        stuck = f"least squares had not settled after {len(trail) - 1} iterations"
+    return found.as_vector(), errors, stuck
 
 
 def _residuals(problem: Problem, z: np.ndarray) -> np.ndarray:
@@ -296,16 +318,33 @@ def _residuals(problem: Problem, z: np.ndarray) -> np.ndarray:
 def coordinate_descent(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]:
     """The paper's: one value after another, a change kept if it gains 0.1%.
 
+    Returns:
+        As ``least_squares``.
+    """
+    z, errors, step = descend(problem, problem.config.iterations, tell)
+    stuck = ""
+    if errors[-1] > (1 - GAIN) * errors[0]:
+        stuck = "coordinate descent found nothing better than where it began"
+    elif step >= LAST_STEP:
+        stuck = f"coordinate descent had not settled after {len(errors) - 1} sweeps"
+    return z, errors, stuck
+
+
+def descend(
+    problem: Problem, sweeps: int, tell
+) -> tuple[np.ndarray, list[float], float]:
+    """Sweeps of coordinate descent.
+
     All changes of a sweep are tried in one batch, each alone; those that gain are then
     put together, best first, and as many of them are kept as lower the error together.
 
     Returns:
-        As ``least_squares``.
+        Where they end, root mean square errors on the way, and the largest step left.
     """
     z, (low, high) = problem.start, problem.bounds.T
     (error,) = problem.final_error(z[None], problem.train)
     errors, steps = [error], np.full(len(z), FIRST_STEP)
-    for sweep in range(problem.config.iterations):
+    for sweep in range(sweeps):
         changes = np.concatenate([np.diag(steps), -np.diag(steps)])
         tried = np.clip(z + changes, low, high)
         alone = problem.final_error(tried, problem.train)
@@ -333,12 +372,7 @@ def coordinate_descent(problem: Problem, tell) -> tuple[np.ndarray, list[float],
         )
         if steps.max() < LAST_STEP:
             break
-    stuck = ""
-    if error > (1 - GAIN) * errors[0]:
-        stuck = "coordinate descent found nothing better than where it began"
-    elif steps.max() >= LAST_STEP:
-        stuck = f"coordinate descent had not settled after {len(errors) - 1} sweeps"
-    return z, np.sqrt(errors).tolist(), stuck
+    return z, np.sqrt(errors).tolist(), steps.max()
 
 
 def covariance(problem: Problem, z: np.ndarray) -> np.ndarray:

@@ -154,7 +154,8 @@ def _draw_trajectories(axes, each: PartFit) -> None:
     joint = int((each.before - each.after).argmax())
     unfitted = np.append(problem.start[:-1], each.z[-1])
     both = problem.errors(np.stack([unfitted, each.z]), problem.test)[..., joint]
-    true = problem.replay.recorded(problem.test)[..., problem.joints[joint]]
+    column = problem.replay.joints.index(problem.joints[joint])
+    true = problem.replay.recorded(problem.test)[..., column]
     times = np.array(problem.config.windows.times)
     times = 1.3 * problem.config.windows.seconds * np.arange(len(true))[:, None] + times
     lines = (

@@ -1,7 +1,7 @@
 """One finger of a hidden hand is found again, from what the bridge records of it.
 
-The hidden hand differs in damping alone, which alone is free: what all 264 values gain
-is a measurement, not a test.
+The hidden hand differs in damping and slack, which alone are free: what all 264 values
+gain is a measurement, not a test.
 """
 
 import dataclasses
@@ -26,16 +26,18 @@ from robot_bridge import replay as bridge_replay
 from robot_bridge import run
 
 PART = "FF"
-FREE = "joint_damping"
+FREE = ("joint_damping", "backlash_closing", "backlash_opening")
+FIXED = [name for name in factors.FACTORS if name not in FREE]
 CONFIG = CalibrateConfig(
     iterations=6,
-    factors=FactorsConfig(
-        **{name: FactorConfig(free=name == FREE) for name in factors.FACTORS}
+    first_sweeps=3,
+    factors=dataclasses.replace(
+        FactorsConfig(), **{name: FactorConfig(free=False) for name in FIXED}
     ),
     windows=WindowsConfig(stride=0.5),
 )
 ARGUMENTS = [
-    *(f"--factors.{n.replace('_', '-')}.no-free" for n in factors.FACTORS if n != FREE),
+    *(f"--factors.{name.replace('_', '-')}.no-free" for name in FIXED),
     "--windows.stride=0.5",
 ]
 
@@ -48,7 +50,9 @@ def nominal():
 @pytest.fixture(scope="module")
 def truth():
     drawn = hidden_draw(HiddenCommand(seed=1))
-    return factors.nominal_draw().replace(joint_damping=drawn.joint_damping)
+    return factors.nominal_draw().replace(
+        **{name: getattr(drawn, name) for name in FREE}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +79,52 @@ def track(recording):
 
 @pytest.fixture(scope="module")
 def problem(track):
-    problems = fit.make_problems(track, replay.Replay(track, CONFIG), CONFIG)
+    problems = fit.make_problems(track, CONFIG)
     return next(problem for problem in problems if problem.part == PART)
+
+
+def resting(track, joint, target):
+    """A track of a hand that rests, one joint and its target at other angles."""
+    angles, targets = np.zeros_like(track.angles), np.zeros_like(track.targets)
+    angles[:, joint] = joint_angle = 0.5
+    targets[:, recordings.JOINT_ACTUATORS[joint]] = joint_angle + target
+    return dataclasses.replace(
+        track,
+        angles=angles,
+        smooth_angles=angles,
+        velocities=0 * angles,
+        targets=targets,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pull", "known"), [(0.0, False), (0.004, False), (0.1, True), (-0.1, True)]
+)
+def test_slack_is_known_where_the_target_is_away(pull, known, track):
+    joint = recordings.JOINTS.index("rh_FFJ3")
+    own = recordings.JOINT_ACTUATORS[joint]
+    # 0.1 rad of 0.8 take up 1/8 of 70 (or 4) units in a second.
+    player = replay.Replay(resting(track, joint, pull), PART, CONFIG)
+    doubt = player.doubt(0.01, 0.005)[:, own]
+    assert (doubt[track.starts > 40 / CONFIG.timestep] < 0.01).all() == known
+    # Nobody knows what was before a recording.
+    second = int(track.starts[-2])
+    begins = np.isin(np.arange(len(track.angles)), [0, second])
+    again = dataclasses.replace(resting(track, joint, pull), begins=begins)
+    doubt = replay.Replay(again, PART, CONFIG).doubt(0.01, 0.005)[:, own]
+    np.testing.assert_allclose(doubt[[0, -2]], 2.0, atol=0.01)
+
+
+def test_fingers_that_touch_are_not_replayed_alone(track):
+    first, middle = (recordings.JOINTS.index(f"rh_{f}J4") for f in ("FF", "MF"))
+    angles = np.zeros_like(track.angles)
+    half = len(angles) // 2
+    angles[half:, first], angles[half:, middle] = -0.35, 0.35
+    found = replay.touches(dataclasses.replace(track, smooth_angles=angles), CONFIG)
+    length = round(CONFIG.windows.seconds / CONFIG.timestep)
+    together = track.starts + length > half
+    expected = together[:, None] & [True, True, False, False, False]
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +203,10 @@ def test_a_replay_is_mujocos(problem, track):
                 mujoco.mj_step(model, data)
             if k + 1 - start in (31, 62, 94, 125):
                 at = [31, 62, 94, 125].index(k + 1 - start)
-                np.testing.assert_allclose(found[0, n, at], data.qpos, atol=1e-4)
+                # The wrist bears less than all fingers, and is not fitted here.
+                own = np.isin(problem.replay.joints, problem.joints)
+                expected = data.qpos[problem.joints]
+                np.testing.assert_allclose(found[0, n, at, own], expected, atol=1e-3)
 
 
 def test_the_error_falls_on_windows_that_were_held_out(squares):
@@ -166,15 +217,13 @@ def test_the_error_falls_on_windows_that_were_held_out(squares):
 
 def test_what_is_told_is_within_a_tenth_and_the_rest_is_named(squares, truth):
     off = np.abs(squares.off(truth))
-    assert squares.is_told.sum() >= 2
+    assert squares.is_told.sum() >= 4
     assert off[squares.is_told].max() < 0.1
-    (line,) = [x for x in report.text([squares]).splitlines() if f"  {FREE}:" in x] or [
-        f"  {FREE}: none"
-    ]
-    listed = line.split(": ")[1].split(", ")
+    lines = [line.strip().split(": ") for line in report.text([squares]).splitlines()]
+    listed = {line[0]: line[1].split(", ") for line in lines if line[0] in FREE}
     for entry, told in zip(squares.problem.entries, squares.is_told, strict=True):
         name = factors.FACTORS[entry.factor][entry.index].removeprefix("rh_")
-        assert (name in listed) != told
+        assert (name in listed.get(entry.factor, [])) != told
 
 
 def test_coordinate_descent_gains_with_every_sweep(problem, truth):
@@ -215,7 +264,8 @@ def test_the_command_writes_a_hand_that_is_built(excited, nominal, tmp_path, cap
     fitted = json.loads(out.read_text())
     assert fitted["joints"]["MFJ2"] == nominal["joints"]["MFJ2"]
     assert fitted["joints"]["FFJ2"] != nominal["joints"]["FFJ2"]
-    assert fitted["actuators"] == nominal["actuators"]
+    assert fitted["actuators"]["A_MFJ1"] == nominal["actuators"]["A_MFJ1"]
+    assert fitted["actuators"]["A_FFJ1"] != nominal["actuators"]["A_FFJ1"]
     model = build_hand(HandConfig(calibration=str(out)), None, PhysicsConfig()).model
     damping = model.dof_damping[model.joint("robot0:FFJ2").dofadr[0]]
     assert damping == pytest.approx(fitted["joints"]["FFJ2"]["damping"])
