@@ -274,11 +274,8 @@ class Replay:
             _, slack = jax.lax.scan(step, slack, (wanted, track.begins))
             return slack[track.starts]
 
-        @jax.jit
-        def follow(steps, late, off=0.0, first=0.0):
-            return jax.lax.map(lambda hand: one(*hand, off, first), (steps, late))
-
-        return follow
+        follow = jax.jit(jax.vmap(one, (0, 0, None, None)))
+        return lambda steps, late, off=0.0, first=0.0: follow(steps, late, off, first)
 
     def _replay(self, fields, steps, late, slack, starts) -> np.ndarray:
         """[n, times, joints] of n worlds, as many as fit into the batch at once."""
