@@ -87,8 +87,8 @@ class CalibrateConfig:
     """Of physics [s]; the one that policies are trained with."""
     noise: float = 0.005
     """How far angles may be off for reasons that no value explains, as a standard
-    deviation [rad]: what the prior is weighed against."""
-    iterations: int = 20
+    deviation [rad]: what the prior is weighed against, and values' uncertainty."""
+    iterations: int = 30
     """At most: of least squares, or sweeps of coordinate descent."""
     first_sweeps: int = 8
     """Of coordinate descent, before least squares."""

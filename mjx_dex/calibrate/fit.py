@@ -21,9 +21,16 @@ from mjx_dex.types import HandDraw
 
 PARTS = ("WR", *names.FINGERS)
 
-DIFFERENCE = 0.02
+DIFFERENCE, SPAN = 0.02, 0.1
 """Of a value for the Jacobian, in standard deviations of its prior: more than limits
-and friction, which are not smooth, would deceive."""
+and friction, which are not smooth, would deceive. Of uncertainty, either way: a valley
+is curved."""
+
+STRAY = 3.0
+"""Errors that are larger, in ``noise``, weigh less in least squares: of some windows
+slack was not what it seems, or a message was late."""
+OFF_BOUNDS = 0.01
+"""Of what lies between bounds: least squares begin so far from both."""
 
 GAIN = 0.001
 """A change is kept if it lowers the error by more than this share (C.3)."""
@@ -276,6 +283,10 @@ def least_squares(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]
         ) from error
     start, first_errors, _ = descend(problem, problem.config.first_sweeps, tell)
     low, high = problem.bounds.T
+    # Descent may end in a corner, where steps within bounds would be short.
+    start = np.clip(
+        start, low + OFF_BOUNDS * (high - low), high - OFF_BOUNDS * (high - low)
+    )
     free = parameter("z", start, low, high)
     parameters = sysid.ParameterDict({"z": free})
 
@@ -310,6 +321,9 @@ def _residuals(problem: Problem, z: np.ndarray) -> np.ndarray:
     """[residuals, c] of columns [n + 1, c], or of one point [n + 1]."""
     columns = z.reshape(len(z), -1)
     errors = problem.errors(columns.T, problem.train) / problem.config.noise
+    # Squares of small errors, beyond STRAY by their size: pseudo-Huber.
+    size = STRAY * np.sqrt(2 * (np.sqrt(1 + (errors / STRAY) ** 2) - 1))
+    errors = np.sign(errors) * size
     # The prior says how far values may be, not that noise makes them so.
     prior = columns - problem.start[:, None]
     return np.concatenate([errors.reshape(columns.shape[1], -1).T, prior])
@@ -379,17 +393,18 @@ def covariance(problem: Problem, z: np.ndarray) -> np.ndarray:
     """[n + 1, n + 1] of ``z``: what the windows fitted to, and the prior, leave open.
 
     Windows overlap, and one model's errors are alike from one to the next: a window
-    counts by the share of it that is its own.
+    counts by the share of it that is its own. What no value explains is at least as
+    large as ``noise`` says, however small the errors: a hand is not its model.
     """
-    high = problem.bounds[:, 1]
-    step = np.where(z + DIFFERENCE > high, -DIFFERENCE, DIFFERENCE)
-    points = np.concatenate([z[None], z + np.diag(step)])
+    low, high = problem.bounds.T
+    up, down = np.minimum(z + SPAN, high), np.maximum(z - SPAN, low)
+    points = np.concatenate([z + np.diag(up - z), z + np.diag(down - z), z[None]])
     errors = problem.errors(points, problem.train)
     flat = errors.reshape(len(points), -1)
-    jacobian = (flat[1:] - flat[0]).T / step
+    jacobian = (flat[: len(z)] - flat[len(z) : -1]).T / (up - down)
     config = problem.config
     own = min(1.0, config.windows.stride / config.windows.seconds)
-    noise = max((flat[0] ** 2).mean(), 1e-12)
+    noise = max((flat[-1] ** 2).mean(), config.noise**2)
     information = own * jacobian.T @ jacobian / noise
     return np.linalg.inv(information + np.eye(len(z)))
 

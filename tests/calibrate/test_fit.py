@@ -39,6 +39,7 @@ CONFIG = CalibrateConfig(
 ARGUMENTS = [
     *(f"--factors.{name.replace('_', '-')}.no-free" for name in FIXED),
     "--windows.stride=0.5",
+    "--first-sweeps=2",
 ]
 
 
