@@ -1,6 +1,7 @@
 """A fit on one page: errors, trajectories, values, and what is not told."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import matplotlib.pyplot as plt
 
 SHOWN = 6
 """Values of a part that the page has room for."""
-WIDTH = 150
+WIDTH = 140
 """Letters in a line of its text."""
 
 
@@ -34,7 +35,15 @@ def as_json(calibration: dict[str, Any]) -> str:
 
 
 def text(fits: list[PartFit]) -> str:
-    """Tables for people."""
+    """All that there is to say to people."""
+    lines = [*_summary(fits), "", *_not_told(fits)]
+    if confused := [pair for each in fits for pair in each.confused()]:
+        lines.append("\nmove the joints alike, and cannot be told apart:")
+        lines += [f"  {a} and {b} ({alike:+.2f})" for a, b, alike in confused]
+    return "\n".join(lines)
+
+
+def _summary(fits: list[PartFit]) -> list[str]:
     lines = [
         "| part | windows | error before | after | latency | values told | seconds | "
         "simulated |",
@@ -56,7 +65,11 @@ def text(fits: list[PartFit]) -> str:
     for each in fits:
         if each.stuck:
             lines.append(f"{each.problem.part}: {each.stuck}; its best is kept")
-    lines.append("\nnot told by these recordings (they stay near where they were):")
+    return lines
+
+
+def _not_told(fits: list[PartFit]) -> list[str]:
+    lines = ["not told by these recordings (they stay near where they were):"]
     for factor in factors.FACTORS:
         unknown = [
             factors.FACTORS[factor][entry.index].removeprefix("rh_")
@@ -66,11 +79,7 @@ def text(fits: list[PartFit]) -> str:
         ]
         if unknown:
             lines.append(f"  {factor}: {', '.join(unknown)}")
-    confused = [pair for each in fits for pair in each.confused()]
-    if confused:
-        lines.append("\nmove the joints alike, and cannot be told apart:")
-        lines += [f"  {a} and {b} ({alike:+.2f})" for a, b, alike in confused]
-    return "\n".join(lines)
+    return lines
 
 
 def against(fits: list[PartFit], truth: HandDraw) -> str:
@@ -123,8 +132,8 @@ def _size(errors: np.ndarray) -> float:
 
 def draw(fits: list[PartFit], recorded: list[Recording], path: Path) -> None:
     """Draw the page."""
-    figure = plt.figure(figsize=(11, 15), layout="constrained")
-    ratios = [1.3, *[1] * len(fits), 1.6]
+    ratios = [1.6, *[1.5] * len(fits), 5.0]
+    figure = plt.figure(figsize=(11, sum(ratios)), layout="constrained")
     grid = figure.add_gridspec(len(ratios), 2, height_ratios=ratios)
     _draw_errors(figure.add_subplot(grid[0, :]), fits)
     for row, each in enumerate(fits, start=1):
@@ -143,8 +152,8 @@ def _draw_errors(axes, fits: list[PartFit]) -> None:
         errors = np.concatenate([getattr(each, name) for each in fits])
         axes.bar(places + shift, 1000 * errors, 0.4, label=name)
     axes.set_xticks(places, labels, rotation=60, fontsize=8)
-    axes.set(yscale="log", ylabel="error after a window [mrad]")
-    axes.set_title("windows that were held out", fontsize=9)
+    axes.set(yscale="log", ylabel="[mrad]")
+    axes.set_title("error after a window, of windows that were held out", fontsize=9)
     axes.legend(fontsize=8)
 
 
@@ -159,19 +168,19 @@ def _draw_trajectories(axes, each: PartFit) -> None:
     times = np.array(problem.config.windows.times)
     times = 1.3 * problem.config.windows.seconds * np.arange(len(true))[:, None] + times
     lines = (
-        ("k-", "recorded", 0),
-        ("C0.-", "before", both[0]),
-        ("C1.-", "after", both[1]),
+        ("-", "0.7", 4, "recorded", 0),
+        (".-", "C0", 1, "before", both[0]),
+        (".-", "C1", 1, "after", both[1]),
     )
-    for style, label, errors in lines:
-        angles = true + errors
+    for style, color, width, label, errors in lines:
         # A window's line ends before the next one's begins.
-        axes.plot(
-            *(_with_gaps(x) for x in (times, angles)), style, label=label, lw=1, ms=3
-        )
+        x, y = (_with_gaps(series) for series in (times, true + errors))
+        axes.plot(x, y, style, color=color, label=label, lw=width, ms=3)
     axes.set_title(JOINTS[problem.joints[joint]], fontsize=9)
-    axes.set(ylabel="[rad]", xlabel="windows, one after another [s]")
-    axes.legend(fontsize=7)
+    axes.set_ylabel("[rad]")
+    axes.set_xlabel("windows, one after another [s]", fontsize=7)
+    axes.tick_params(labelsize=7)
+    axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _draw_values(axes, each: PartFit) -> None:
@@ -184,14 +193,21 @@ def _draw_values(axes, each: PartFit) -> None:
     axes.errorbar(each.z[order], places, xerr=2 * deviations[order], fmt="o", ms=4)
     axes.axvline(0, color="grey", lw=0.8)
     axes.set_yticks(places, [str(problem.entries[k]) for k in order], fontsize=7)
-    axes.set_xlabel("deviations of the prior from the file", fontsize=8)
+    axes.set_ylim(-0.6, SHOWN - 0.4)
+    axes.set_xlabel("deviations of the prior from the file", fontsize=7)
+    axes.tick_params(axis="x", labelsize=7)
 
 
 def _write(axes, fits: list[PartFit]) -> None:
     axes.axis("off")
-    rows = [row for row in text(fits).splitlines() if not row.startswith("|---")]
-    pieces = [row[k : k + WIDTH] for row in rows for k in range(0, len(row) + 1, WIDTH)]
-    axes.text(0, 1, "\n".join(pieces), va="top", family="monospace", fontsize=6)
+    lines = "\n".join([*_summary(fits), "", *_not_told(fits)]).splitlines()
+    lines = [line for line in lines if not line.startswith("|---")]
+    alike = sum(len(each.confused()) for each in fits)
+    lines.append(
+        f"\n{alike} pairs of values move the joints alike: see what is printed"
+    )
+    page = "\n".join(textwrap.fill(line, WIDTH) for line in lines)
+    axes.text(0, 1, page, va="top", family="monospace", fontsize=7, in_layout=False)
 
 
 def _with_gaps(rows: np.ndarray) -> np.ndarray:
