@@ -61,10 +61,11 @@ class HandServer:
         """Until ``closing``."""
         began = time.monotonic() - self._hand.time
         while not self.closing:
-            self._listen()
             if self._ros:
+                # First: they have waited in queues of their own.
                 for command in self._ros.commands():
                     self._command("ros", *command)
+            self._listen()
             if self._putting_back is not None:
                 # Sensors go on, but controllers do not: nobody arms a hand meanwhile.
                 if next(self._putting_back, self) is self:
@@ -124,6 +125,10 @@ class HandServer:
 
     def _command(self, user: str, targets: np.ndarray | None, force: float) -> None:
         self._hand.command(targets, force)
+        if self._ros and targets is not None:
+            # A message on ROS is about one joint; the others go on as they were told
+            # last, by whomever.
+            self._ros.asked = targets.copy()
         named = None if targets is None else [round(t, 4) for t in targets.tolist()]
         self._write(
             {"time": time.monotonic(), "from": user, "force": force, "targets": named}

@@ -42,7 +42,7 @@ class RosServer:
         # As the driver lists them: by name.
         self._order = np.argsort(self._names)
         self._commands: queue.SimpleQueue = queue.SimpleQueue()
-        self._asked = hand.set_points.copy()
+        self.asked = hand.set_points.copy()
         self._count = 0
         topics = zip(("/joint_states", "/mocap/markers", "/object/pose"), self._kinds)
         self._publishers = [
@@ -78,17 +78,17 @@ class RosServer:
         while not self._commands.empty():
             kind, index, value = self._commands.get()
             if kind == "target":
-                if self._asked is None:
-                    self._asked = self._hand.set_points.copy()
-                self._asked[index], changed = value, True
+                if self.asked is None:
+                    self.asked = self._hand.set_points.copy()
+                self.asked[index], changed = value, True
             elif kind == "force":
                 force = value
             else:
                 self.put_back(value)
-                self._asked, changed = None, False
+                self.asked, changed = None, False
         if changed or force is not None:
             force = self._hand.force if force is None else force
-            yield (self._asked.copy() if changed else None), force
+            yield (self.asked.copy() if changed else None), force
 
     def publish(self, channel: str, value: np.ndarray, stamp: float) -> None:
         """One channel's value, as ``SimulatedHand.messages`` has it."""

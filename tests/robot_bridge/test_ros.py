@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -13,10 +12,6 @@ import pytest
 import rospy  # noqa: F401  the tests fail, not skip, without it
 from sensor_msgs.msg import JointState, PointCloud
 
-from mjx_dex.calibrate import __main__ as calibrate
-from mjx_dex.calibrate import hidden as make_hidden
-from mjx_dex.config import HandConfig, PhysicsConfig
-from mjx_dex.hand import build_hand
 from robot_bridge import replay
 from robot_bridge.drill import ros_environment
 from robot_bridge.ros_messages import message_class
@@ -96,22 +91,6 @@ def test_a_rehearsal_through_ros(careful_path, master, tmp_path):
     sent = [json.loads(s) for s in (tmp_path / "commands").read_text().splitlines()]
     assert sent and all(entry["from"] == "ros" for entry in sent)
     assert np.ptp([entry["targets"] for entry in sent if entry["targets"]], 0).max() > 0
-
-
-def test_a_hand_is_calibrated_through_ros(careful_path, master, tmp_path, capsys):
-    """Recorded, fitted, loaded: by the commands of the README, one finger, in haste."""
-    hidden, file = tmp_path / "hidden.json", tmp_path / "excite.mcap"
-    fitted = tmp_path / "fitted.json"
-    assert make_hidden.main(["--out", str(hidden), "--seed", "1"]) == 0
-    arguments = ["--arm", "--rehearse", "--excite", "FF", "--record", str(file)]
-    with simulated_hand(careful_path, master, tmp_path, "--calibration", str(hidden)):
-        done = run(careful_path, master, *arguments, "--joints-age", "0.3")
-    assert done.returncode == 0, done.stdout + done.stderr
-    haste = ["--first-sweeps", "5", "--iterations", "1", "--windows.stride", "0.5"]
-    assert calibrate.main([str(file), "--out", str(fitted), *haste]) == 0
-    less = re.search(r"\((.*) times less\)", capsys.readouterr().out)
-    assert float(less[1]) > 2
-    build_hand(HandConfig(calibration=str(fitted)), None, PhysicsConfig())
 
 
 def test_without_arm_nothing_is_sent(careful_path, master, tmp_path):
