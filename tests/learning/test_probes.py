@@ -112,8 +112,8 @@ def test_numbers_are_learned_from_what_is_seen():
 
 
 # Chunks of six steps cut every other episode of four: memory must outlive a chunk. That
-# is learned in 20 iterations (15 seeds). Long after, advantages are 0, normalization
-# makes something of their noise, and one seed in 15 forgot it after 120.
+# is learned in 20 iterations (five seeds, three settings each). Long after, advantages
+# are 0, normalization makes something of their noise, and it may be forgotten.
 MEMORY_ITERATIONS = 40
 MEMORY_PPO = {
     "horizon": 12,
