@@ -7,7 +7,7 @@ which it moved, together with the time that its commands take.
 import io
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,8 +27,9 @@ and friction, which are not smooth, would deceive. Of uncertainty, either way: a
 is curved."""
 
 STRAY = 3.0
-"""Errors that are larger, in ``noise``, weigh less in least squares: of some windows
-slack was not what it seems, or a message was late."""
+"""Errors that are larger, in ``noise``, weigh less in least squares. Windows that are
+off by more when those have settled, and by so many times as much as others, are left
+out: a command was late, slack was not what it seems, or the finger was touched."""
 OFF_BOUNDS = 0.01
 """Of what lies between bounds: least squares begin so far from both."""
 
@@ -40,16 +41,15 @@ FIRST_STEP, LAST_STEP = 1.0, 0.05
 DOUBT = 0.2
 """Of slack, 2 wide: windows in which it matters begin with it known this well."""
 
-TOLD = 0.05
-"""A value is told by the recordings if its deviation is less, in ``SCALES``."""
+TOLD, SURE = 0.1, 3.0
+"""A value is told by the recordings if they leave it so little room, in ``SCALES``, at
+so many standard deviations."""
 SCALES = {
     "joint_equilibrium": 0.5,
     "joint_stiffness": 0.05,
     "joint_lower_limit": 0.5,
     "joint_upper_limit": 0.5,
     "coupling_rest": 0.5,
-    "backlash_closing": 2.0,
-    "backlash_opening": 2.0,
 }
 """By which errors are measured, in rad, N m/rad or of the logarithm: 1 if not here."""
 ALIKE = 0.9
@@ -70,6 +70,8 @@ class Problem:
     """Windows to fit to."""
     test: np.ndarray
     """Windows kept from the fit."""
+    strays: int = 0
+    """How many were left out: see ``without_strays``."""
 
     @property
     def bounds(self) -> np.ndarray:
@@ -153,7 +155,7 @@ class PartFit:
     @property
     def is_told(self) -> np.ndarray:
         """[n] whether the recordings say what an entry is."""
-        return self.deviations < TOLD * self.scales
+        return SURE * self.deviations < TOLD * self.scales
 
     @property
     def scales(self) -> np.ndarray:
@@ -232,6 +234,18 @@ def _windows(series: np.ndarray, track: Track, config: CalibrateConfig) -> np.nd
     return series[track.starts[:, None] + np.arange(length)]
 
 
+@dataclass
+class Search:
+    """Where a method ended."""
+
+    z: np.ndarray
+    """[n + 1] values and latency."""
+    errors: list[float]
+    """Root mean square error on the windows fitted to, on the way [rad]."""
+    unsettled: str = ""
+    """What had not settled when it ended, if so."""
+
+
 def fit(problem: Problem, tell: Callable[[str], None] = lambda line: None) -> PartFit:
     """Fit one part by the configured method.
 
@@ -240,14 +254,23 @@ def fit(problem: Problem, tell: Callable[[str], None] = lambda line: None) -> Pa
         tell: takes lines for people.
     """
     began, simulated = time.monotonic(), problem.replay.simulated
-    method = {
-        "least_squares": least_squares,
-        "coordinate_descent": coordinate_descent,
-    }[problem.config.method]
-    z, errors, stuck = method(problem, tell)
+    config, start = problem.config, problem.start
+    if config.method == "coordinate_descent":
+        search = coordinate_descent(problem, start, config.iterations, tell)
+    else:
+        _sysid()  # before it is needed
+        search = coordinate_descent(problem, start, config.first_sweeps, tell)
+        search = least_squares(problem, search.z, tell)
+        problem = without_strays(problem, search.z)
+        if problem.strays:
+            search = least_squares(problem, search.z, tell)
+    z, stuck = search.z, search.unsettled
+    first, last = problem.final_error(np.stack([start, z]), problem.train)
+    if last > (1 - GAIN) * first:
+        z, stuck = start, "the fit found nothing better than where it began"
     seconds = time.monotonic() - began
     simulated = problem.replay.simulated - simulated
-    points = np.stack([np.append(problem.start[:-1], z[-1]), z])
+    points = np.stack([np.append(start[:-1], z[-1]), z])
     both = problem.errors(points, problem.test)[:, :, -1]
     before, after = np.sqrt((both**2).mean(1))
     return PartFit(
@@ -259,35 +282,26 @@ def fit(problem: Problem, tell: Callable[[str], None] = lambda line: None) -> Pa
         seconds,
         simulated,
         stuck,
-        errors,
+        search.errors,
     )
 
 
-def least_squares(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]:
+def least_squares(problem: Problem, start: np.ndarray, tell) -> Search:
     """``mujoco.sysid``'s: Gauss-Newton within bounds, the prior beside the angles.
 
-    It begins where some sweeps of coordinate descent end: from the file's values it
-    stops beside the slack that it cannot see across (a finger at 30 mrad, not at 2).
-
-    Returns:
-        Where it ended, its errors on the way, and why if it got stuck.
+    Args:
+        problem: which.
+        start: [n + 1] where some sweeps of coordinate descent end: from the file's
+            values it stops beside the slack that it cannot see across (a finger at 30
+            mrad, not at 2).
+        tell: takes lines for people.
     """
-    try:
-        from mujoco import sysid
-
-        parameter, optimize = sysid.Parameter, sysid.optimize
-    except (ImportError, AttributeError) as error:
-        raise ImportError(
-            "least squares are mujoco.sysid's: pip install 'mjx_dex[calibrate]', or "
-            "take --method coordinate_descent"
-        ) from error
-    start, first_errors, _ = descend(problem, problem.config.first_sweeps, tell)
-    low, high = problem.bounds.T
-    # Descent may end in a corner, where steps within bounds would be short.
+    sysid, (low, high) = _sysid(), problem.bounds.T
+    # It may be in a corner, where steps within bounds would be short.
     start = np.clip(
         start, low + OFF_BOUNDS * (high - low), high - OFF_BOUNDS * (high - low)
     )
-    free = parameter("z", start, low, high)
+    free = sysid.Parameter("z", start, low, high)
     parameters = sysid.ParameterDict({"z": free})
 
     def residuals(z: np.ndarray, _) -> tuple[list[np.ndarray], None, None]:
@@ -296,7 +310,7 @@ def least_squares(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]
     def progress(trace) -> None:
         tell(f"{problem.part}: iteration {len(trace)}, cost {trace[-1].objective:.1f}")
 
-    found, result = optimize(
+    found, result = sysid.optimize(
         parameters,
         residuals,
         verbose=False,
@@ -308,13 +322,41 @@ def least_squares(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]
     )
     trail = np.stack([*np.reshape(result.extras["candidate"], (-1, len(low)))])
     errors = np.sqrt(problem.final_error(trail, problem.train)).tolist()
-    errors = [*first_errors, *errors]
-    stuck = ""
-    if errors[-1] > (1 - GAIN) * errors[0]:
-        stuck = "least squares found nothing better than where they began"
-    elif len(trail) > problem.config.iterations:
-        stuck = f"least squares had not settled after {len(trail) - 1} iterations"
-    return found.as_vector(), errors, stuck
+    unsettled = ""
+    if len(trail) > problem.config.iterations:
+        unsettled = f"least squares had not settled after {len(trail) - 1} iterations"
+    return Search(found.as_vector(), errors, unsettled)
+
+
+def _sysid():
+    """MuJoCo's system identification.
+
+    Raises:
+        ImportError: if it cannot be imported.
+    """
+    try:
+        from mujoco import sysid
+
+        # It imports what these need when they are asked for.
+        sysid.Parameter, sysid.optimize  # noqa: B018
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            "least squares are mujoco.sysid's: pip install 'mjx_dex[calibrate]', or "
+            "take --method coordinate_descent"
+        ) from error
+    return sysid
+
+
+def without_strays(problem: Problem, z: np.ndarray) -> Problem:
+    """The problem without windows that ``z`` misses by far more than others.
+
+    Of a window the joint counts that is off most, by the root mean square over times.
+    """
+    (errors,) = problem.errors(z[None], problem.train)
+    off = np.sqrt((errors**2).mean(1)).max(1)
+    usual = max(problem.config.noise, float(np.median(off)))
+    stray = off > STRAY * usual
+    return replace(problem, train=problem.train[~stray], strays=int(stray.sum()))
 
 
 def _residuals(problem: Problem, z: np.ndarray) -> np.ndarray:
@@ -329,33 +371,21 @@ def _residuals(problem: Problem, z: np.ndarray) -> np.ndarray:
     return np.concatenate([errors.reshape(columns.shape[1], -1).T, prior])
 
 
-def coordinate_descent(problem: Problem, tell) -> tuple[np.ndarray, list[float], str]:
+def coordinate_descent(
+    problem: Problem, start: np.ndarray, sweeps: int, tell
+) -> Search:
     """The paper's: one value after another, a change kept if it gains 0.1%.
-
-    Returns:
-        As ``least_squares``.
-    """
-    z, errors, step = descend(problem, problem.config.iterations, tell)
-    stuck = ""
-    if errors[-1] > (1 - GAIN) * errors[0]:
-        stuck = "coordinate descent found nothing better than where it began"
-    elif step >= LAST_STEP:
-        stuck = f"coordinate descent had not settled after {len(errors) - 1} sweeps"
-    return z, errors, stuck
-
-
-def descend(
-    problem: Problem, sweeps: int, tell
-) -> tuple[np.ndarray, list[float], float]:
-    """Sweeps of coordinate descent.
 
     All changes of a sweep are tried in one batch, each alone; those that gain are then
     put together, best first, and as many of them are kept as lower the error together.
 
-    Returns:
-        Where they end, root mean square errors on the way, and the largest step left.
+    Args:
+        problem: which.
+        start: [n + 1] where it begins.
+        sweeps: at most.
+        tell: takes lines for people.
     """
-    z, (low, high) = problem.start, problem.bounds.T
+    z, (low, high) = start, problem.bounds.T
     (error,) = problem.final_error(z[None], problem.train)
     errors, steps = [error], np.full(len(z), FIRST_STEP)
     for sweep in range(sweeps):
@@ -386,7 +416,10 @@ def descend(
         )
         if steps.max() < LAST_STEP:
             break
-    return z, np.sqrt(errors).tolist(), steps.max()
+    unsettled = ""
+    if steps.max() >= LAST_STEP:
+        unsettled = f"coordinate descent had not settled after {sweeps} sweeps"
+    return Search(z, np.sqrt(errors).tolist(), unsettled)
 
 
 def covariance(problem: Problem, z: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 
 from mjx_dex.calibrate import factors
-from mjx_dex.calibrate.fit import PartFit
+from mjx_dex.calibrate.fit import TOLD, PartFit
 from mjx_dex.calibrate.recordings import JOINTS, Recording
 from mjx_dex.types import HandDraw
 
@@ -63,6 +63,11 @@ def _summary(fits: list[PartFit]) -> list[str]:
         f"{1000 * after:.1f} after ({before / after:.1f} times less)"
     )
     for each in fits:
+        if strays := each.problem.strays:
+            lines.append(
+                f"{each.problem.part}: {strays} of {strays + len(each.problem.train)} "
+                "windows were left out: they are off by far more than the others"
+            )
         if each.stuck:
             lines.append(f"{each.problem.part}: {each.stuck}; its best is kept")
     return lines
@@ -93,9 +98,10 @@ def against(fits: list[PartFit], truth: HandDraw) -> str:
         if told
     ]
     rows.sort(reverse=True)
-    near = sum(off < 0.1 for off, _ in rows)
+    near = sum(off < TOLD for off, _ in rows)
     lines = [
-        f"of {len(rows)} values that are told {near} are within 10%; the farthest:"
+        f"of {len(rows)} values that are told {near} are within {TOLD:.0%}; "
+        "the farthest:"
     ]
     return "\n".join(
         [*lines, *(f"  {100 * off:.0f}%  {name}" for off, name in rows[:8])]

@@ -227,6 +227,28 @@ def test_what_is_told_is_within_a_tenth_and_the_rest_is_named(squares, truth):
         assert (name in listed.get(entry.factor, [])) != told
 
 
+class Disturbed(fit.Problem):
+    """Somebody held the finger's outermost joint for one second."""
+
+    def errors(self, z, windows):
+        held = np.array(windows) == HELD
+        return super().errors(z, windows) + 0.1 * held[:, None, None] * OUTERMOST
+
+
+HELD, OUTERMOST = 5, np.array([0.0, 0.0, 0.0, 1.0])
+
+
+def test_a_window_unlike_the_others_is_left_out(problem, squares):
+    assert fit.without_strays(problem, squares.z) is problem
+    assert HELD in problem.train
+    config = dataclasses.replace(CONFIG, first_sweeps=2, iterations=1)
+    disturbed = Disturbed(**{**vars(problem), "config": config})
+    found = fit.fit(disturbed)
+    assert set(problem.train) - set(found.problem.train) == {HELD}
+    said = f"FF: 1 of {len(problem.train)} windows were left out"
+    assert said in report.text([found])
+
+
 def test_coordinate_descent_gains_with_every_sweep(problem, truth):
     config = dataclasses.replace(CONFIG, method="coordinate_descent")
     found = fit.fit(dataclasses.replace(problem, config=config))
