@@ -7,7 +7,7 @@ which it moved, together with the time that its commands take.
 import io
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,13 +23,11 @@ PARTS = ("WR", *names.FINGERS)
 
 DIFFERENCE, SPAN = 0.02, 0.1
 """Of a value for the Jacobian, in standard deviations of its prior: more than limits
-and friction, which are not smooth, would deceive. Of uncertainty, either way: a valley
-is curved."""
+and friction, which are not smooth, would deceive. Of uncertainty, first, either way."""
 
 STRAY = 3.0
-"""Errors that are larger, in ``noise``, weigh less in least squares. Windows that are
-off by more when those have settled, and by so many times as much as others, are left
-out: a command was late, slack was not what it seems, or the finger was touched."""
+"""Errors that are larger, in ``noise``, weigh less in least squares: of some windows
+slack was not what it seems, or a command was late."""
 OFF_BOUNDS = 0.01
 """Of what lies between bounds: least squares begin so far from both."""
 
@@ -70,8 +68,6 @@ class Problem:
     """Windows to fit to."""
     test: np.ndarray
     """Windows kept from the fit."""
-    strays: int = 0
-    """How many were left out: see ``without_strays``."""
 
     @property
     def bounds(self) -> np.ndarray:
@@ -261,9 +257,6 @@ def fit(problem: Problem, tell: Callable[[str], None] = lambda line: None) -> Pa
         _sysid()  # before it is needed
         search = coordinate_descent(problem, start, config.first_sweeps, tell)
         search = least_squares(problem, search.z, tell)
-        problem = without_strays(problem, search.z)
-        if problem.strays:
-            search = least_squares(problem, search.z, tell)
     z, stuck = search.z, search.unsettled
     first, last = problem.final_error(np.stack([start, z]), problem.train)
     if last > (1 - GAIN) * first:
@@ -347,18 +340,6 @@ def _sysid():
     return sysid
 
 
-def without_strays(problem: Problem, z: np.ndarray) -> Problem:
-    """The problem without windows that ``z`` misses by far more than others.
-
-    Of a window the joint counts that is off most, by the root mean square over times.
-    """
-    (errors,) = problem.errors(z[None], problem.train)
-    off = np.sqrt((errors**2).mean(1)).max(1)
-    usual = max(problem.config.noise, float(np.median(off)))
-    stray = off > STRAY * usual
-    return replace(problem, train=problem.train[~stray], strays=int(stray.sum()))
-
-
 def _residuals(problem: Problem, z: np.ndarray) -> np.ndarray:
     """[residuals, c] of columns [n + 1, c], or of one point [n + 1]."""
     columns = z.reshape(len(z), -1)
@@ -427,19 +408,45 @@ def covariance(problem: Problem, z: np.ndarray) -> np.ndarray:
 
     Windows overlap, and one model's errors are alike from one to the next: a window
     counts by the share of it that is its own. What no value explains is at least as
-    large as ``noise`` says, however small the errors: a hand is not its model.
+    large as ``noise`` says, however small the errors: a hand is not its model. Where
+    moments of a recording contradict each other, that is added: each pulls at the
+    values, and all are in balance.
+
+    What all torques of a finger do together is the difference of large effects, and
+    angles are not smooth in any: once the axes of what is left open are known, the
+    effect of one deviation along each is measured itself.
     """
+    windows = problem.config.windows
+    (errors,) = problem.errors(z[None], problem.train) / problem.config.noise
+    weights = 1 / np.sqrt(1 + (errors / STRAY) ** 2)
+    share = min(1.0, windows.stride / windows.seconds)
+    share /= max((weights * errors**2).mean(), 1.0)
+    axes, spans = np.eye(len(z)), np.full(len(z), SPAN)
+    for _ in range(2):
+        effects = _effects(problem, z, axes, spans)
+        weighted = share * weights * effects
+        information = np.einsum("amtj,bmtj->ab", weighted, effects) + np.eye(len(z))
+        pulls = (weighted * errors).sum((2, 3))
+        lengths, axes = np.linalg.eigh(information)
+        axes, spans = axes.T, 1 / np.sqrt(lengths)
+    moments = problem.replay.moments(problem.train)
+    pulls = pulls @ (moments[:, None] == np.unique(moments))
+    inverse = axes.T @ np.diag(spans**2) @ axes
+    return inverse + inverse @ pulls @ pulls.T @ inverse
+
+
+def _effects(
+    problem: Problem, z: np.ndarray, axes: np.ndarray, spans: np.ndarray
+) -> np.ndarray:
+    """[n + 1, m, times, joints] of the rows of ``z`` on errors, in ``noise``, for one
+    unit, from steps along axes [n + 1, n + 1] of lengths [n + 1] either way."""
     low, high = problem.bounds.T
-    up, down = np.minimum(z + SPAN, high), np.maximum(z - SPAN, low)
-    points = np.concatenate([z + np.diag(up - z), z + np.diag(down - z), z[None]])
-    errors = problem.errors(points, problem.train)
-    flat = errors.reshape(len(points), -1)
-    jacobian = (flat[: len(z)] - flat[len(z) : -1]).T / (up - down)
-    config = problem.config
-    own = min(1.0, config.windows.stride / config.windows.seconds)
-    noise = max((flat[-1] ** 2).mean(), config.noise**2)
-    information = own * jacobian.T @ jacobian / noise
-    return np.linalg.inv(information + np.eye(len(z)))
+    steps = spans[:, None] * axes
+    points = np.concatenate([z + steps, z - steps]).clip(low, high)
+    errors = problem.errors(points, problem.train) / problem.config.noise
+    up, down = errors[: len(z)], errors[len(z) :]
+    slopes = (up - down) / (2 * spans[:, None, None, None])
+    return np.einsum("az,amtj->zmtj", axes, slopes)
 
 
 def whole(fits: list[PartFit]) -> HandDraw:

@@ -183,6 +183,15 @@ class Replay:
         starts = self._track.starts[windows]
         return self._track.angles[:, self.joints][starts[:, None] + self._times]
 
+    def moments(self, windows: np.ndarray) -> np.ndarray:
+        """[m] of a recording: windows of which each overlaps the next have one number.
+
+        Args:
+            windows: [m] which of the track's, in order.
+        """
+        starts = self._track.starts[windows]
+        return np.cumsum(np.diff(starts, prepend=starts[0]) >= self._length)
+
     def __call__(
         self, draws: HandDraw, latency: np.ndarray, windows: np.ndarray
     ) -> np.ndarray:

@@ -63,11 +63,6 @@ def _summary(fits: list[PartFit]) -> list[str]:
         f"{1000 * after:.1f} after ({before / after:.1f} times less)"
     )
     for each in fits:
-        if strays := each.problem.strays:
-            lines.append(
-                f"{each.problem.part}: {strays} of {strays + len(each.problem.train)} "
-                "windows were left out: they are off by far more than the others"
-            )
         if each.stuck:
             lines.append(f"{each.problem.part}: {each.stuck}; its best is kept")
     return lines
