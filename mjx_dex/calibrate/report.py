@@ -188,8 +188,8 @@ def _draw_values(axes, each: PartFit) -> None:
     """Those that are told and differ most from what they were, in deviations."""
     problem = each.problem
     deviations = np.sqrt(np.diag(each.covariance))[:-1]
-    changes = np.where(each.is_told, np.abs(each.z[:-1]), -1.0)
-    order = np.argsort(-changes)[:SHOWN]
+    told = np.flatnonzero(each.is_told)
+    order = told[np.argsort(-np.abs(each.z[told]))][:SHOWN]
     places = np.arange(len(order))[::-1]
     axes.errorbar(each.z[order], places, xerr=2 * deviations[order], fmt="o", ms=4)
     axes.axvline(0, color="grey", lw=0.8)

@@ -43,6 +43,7 @@ class RosServer:
         self._order = np.argsort(self._names)
         self._commands: queue.SimpleQueue = queue.SimpleQueue()
         self.asked = hand.set_points.copy()
+        """[20] targets that it was told last; None after a new trial [rad]."""
         self._count = 0
         topics = zip(("/joint_states", "/mocap/markers", "/object/pose"), self._kinds)
         self._publishers = [
