@@ -22,8 +22,11 @@ SUMS = "SHA256SUMS"
 FILES = ("manifest.json", "weights.npz", "golden.npz", "policy.onnx")
 """Of every bundle, beside ``SUMS``."""
 
-FORMAT = 1
-"""Of the manifest; a reader takes its own alone."""
+FORMAT = 2
+"""Of the manifest, as it is written."""
+
+READABLE = (1, 2)
+"""Formats that are read. Format 1 has no least deviation of actions."""
 
 TOLERANCE = 1e-5
 """Largest difference of golden outputs."""
@@ -62,6 +65,15 @@ class Bundle:
     def digest(self) -> str:
         """SHA-256 of the list of all files' own."""
         return hash_of(self.path / SUMS)
+
+    @property
+    def deviations(self) -> tuple[float, float]:
+        """Standard deviation of actions that are numbers: first and least.
+
+        See ``mjx_dex.learning.distributions.Gaussian``.
+        """
+        network = self.manifest["network"]
+        return network["deviation"], network.get("least_deviation", 0.0)
 
     @property
     def joints(self) -> list[str]:
@@ -151,10 +163,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
     except ValueError as error:
         raise BundleError(f"{file} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise BundleError(
-            f"{file} has format {found}, and this bridge reads {FORMAT}; export the "
+            f"{file} has format {found}, and this bridge reads "
+            f"{' and '.join(map(str, READABLE))}; export the "
             "run with the same version of mjx_dex"
         )
     for part, keys in REQUIRED.items():

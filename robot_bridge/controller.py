@@ -85,7 +85,7 @@ class Controller:
         self._policy, self._options, self._rules = bundle.policy, options, rules
         self.period = bundle.manifest["control"]["period"]
         self._limits, self._bins = options.limits, bundle.manifest["control"]["bins"]
-        self._deviation = bundle.manifest["network"]["deviation"]
+        self._deviations = bundle.deviations
         self._actuators = bundle.actuators
         self.task = Task(bundle.manifest)
         self.sensing = Sensing(bundle.manifest, info, self._limits)
@@ -302,9 +302,10 @@ class Controller:
         """Bins [20], or numbers where the policy's outputs are mean and deviation."""
         drawn = not self._options.most_likely
         if self._bins is None:
-            deviation = drawn * self._deviation * np.exp(outputs[:, 1])
+            first, least = self._deviations
+            learned = (first**2 - least**2) * np.exp(2 * outputs[:, 1])
             noise = self._generator.standard_normal(len(outputs))
-            return outputs[:, 0] + deviation * noise
+            return outputs[:, 0] + drawn * np.sqrt(learned + least**2) * noise
         if drawn:
             # The largest of logits with Gumbel noise is a draw from their softmax.
             outputs = outputs - np.log(-np.log(self._generator.random(outputs.shape)))

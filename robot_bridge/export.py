@@ -175,8 +175,9 @@ def manifest_of(
             "memory": config.network.policy_memory,
             "hidden": config.network.hidden,
             "units": config.network.memory,
-            # Of actions that are numbers, where the network's second output is 0.
+            # Of actions that are numbers: where the second output is 0, and at least.
             "deviation": Gaussian.FIRST_DEVIATION,
+            "least_deviation": Gaussian.LEAST_DEVIATION,
         },
         "control": {
             "period": config.physics.control_period,

@@ -53,14 +53,23 @@ class Categorical:
 
 
 class Gaussian:
-    """Any number; outputs are the mean and the logarithm of the deviation.
+    """Any number; outputs o are the mean and what sets the standard deviation σ.
 
-    A network whose outputs are near 0 begins with a deviation of ``FIRST_DEVIATION``:
-    that of numbers spread evenly over [-1, 1].
+        σ² = (FIRST² − LEAST²) exp(2 o₁) + LEAST²
+
+    Two independent noises, one of which is learned. Without the other a policy that is
+    certain of the best action goes on to narrow σ: a step of its mean is then many
+    deviations long, probability ratios have no bound, and one late minibatch undoes
+    what was learned. Well above the least deviation it changes next to nothing.
     """
 
     num_outputs = 2
     FIRST_DEVIATION = 3**-0.5
+    """σ where outputs are 0, as they nearly are before training: that of numbers spread
+    evenly over [-1, 1]."""
+    LEAST_DEVIATION = 0.05
+    """Lower bound of σ: about that of numbers spread evenly over one of the paper's 11
+    bins."""
 
     def sample(self, key, outputs):
         """See ``Distribution.sample``."""
@@ -85,7 +94,9 @@ class Gaussian:
         return (log_deviation + 0.5 * (1 + LOG_2_PI)).sum(-1)
 
     def _parts(self, outputs):
-        return outputs[..., 0], outputs[..., 1] + math.log(self.FIRST_DEVIATION)
+        first, least = self.FIRST_DEVIATION**2, self.LEAST_DEVIATION**2
+        log_learned = 2 * outputs[..., 1] + math.log(first - least)
+        return outputs[..., 0], 0.5 * jnp.logaddexp(log_learned, math.log(least))
 
 
 LOG_2_PI = math.log(2 * math.pi)

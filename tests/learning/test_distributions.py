@@ -64,8 +64,11 @@ def test_mode_is_the_most_probable_bin():
 
 GAUSSIAN = Gaussian()
 MEAN, DEVIATION = np.array([0.5, -1.0]), np.array([0.2, 1.5])
+FLOOR = Gaussian.LEAST_DEVIATION
+# Solved by hand from the definition: σ² = (1/3 − FLOOR²) exp(2 o) + FLOOR².
 OUTPUTS = jnp.array(
-    np.stack([MEAN, np.log(DEVIATION / Gaussian.FIRST_DEVIATION)], -1), jnp.float32
+    np.stack([MEAN, 0.5 * np.log((DEVIATION**2 - FLOOR**2) / (1 / 3 - FLOOR**2))], -1),
+    jnp.float32,
 )
 ACTIONS = np.array([[0.4, 0.3], [1.0, -4.0]])
 
@@ -101,3 +104,22 @@ def test_a_new_policys_numbers_spread_as_evenly_as_bins():
     # The deviation of the uniform distribution over [-1, 1].
     expected = stats.norm(0, stats.uniform(-1, 2).std()).entropy()
     np.testing.assert_allclose(GAUSSIAN.entropy(jnp.zeros((1, 2))), expected, rtol=1e-5)
+
+
+def test_no_output_makes_numbers_narrower_than_the_least_deviation():
+    narrowest = jnp.array([[0.3, -1e4]])
+    expected = stats.norm(0.3, FLOOR)
+    np.testing.assert_allclose(
+        GAUSSIAN.entropy(narrowest), expected.entropy(), rtol=1e-5
+    )
+
+    def density(outputs):
+        return GAUSSIAN.log_prob(outputs, jnp.array([0.3 + 4 * FLOOR]))
+
+    np.testing.assert_allclose(
+        density(narrowest), expected.logpdf(0.3 + 4 * FLOOR), rtol=1e-5
+    )
+    # One number that is 4 deviations off: (x - mean) / σ² for the mean, none for σ.
+    np.testing.assert_allclose(
+        jax.grad(density)(narrowest), [[4 / FLOOR, 0.0]], rtol=1e-5
+    )

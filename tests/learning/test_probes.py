@@ -39,8 +39,12 @@ PPO = PPOConfig(
 def train(probe, network, iterations, **ppo):
     """Agent after so many iterations and mean reward per episode in the last ten."""
     trainer = Trainer(AutoReset(probe, 32), network, replace(PPO, **ppo))
-    learner = trainer.init(jax.random.key(0))
-    history = []
+    return train_by(trainer, iterations, seed=0)
+
+
+def train_by(trainer, iterations, seed):
+    """The same, by a trainer that may have compiled for another seed."""
+    learner, history = trainer.init(jax.random.key(seed)), []
     for _ in range(iterations):
         learner, metrics = trainer.iterate(learner)
         history.append([float(metrics["reward"]), float(metrics["episodes"])])
@@ -100,8 +104,15 @@ def test_learns_actions_that_depend_on_the_observation():
     np.testing.assert_allclose(values(agent, [[-1.0]]), 1.0, atol=0.15)
 
 
-def test_numbers_are_learned_from_what_is_seen():
-    agent, mean_reward = train(RewardFromNumber(), NO_MEMORY, iterations=100)
+@pytest.fixture(scope="module")
+def number_trainer():
+    return Trainer(AutoReset(RewardFromNumber(), 32), NO_MEMORY, PPO)
+
+
+# Long after the best numbers are found: learning must not undo them, with any seed.
+@pytest.mark.parametrize("seed", range(20))
+def test_numbers_are_learned_from_what_is_seen(number_trainer, seed):
+    agent, mean_reward = train_by(number_trainer, iterations=100, seed=seed)
     act, carry = jax.jit(agent.act), agent.networks.policy.initial_carry()
     for sign in (+1.0, -1.0):
         _, outputs = act(carry, jnp.array([sign]), jnp.array(True))

@@ -310,7 +310,9 @@ def test_numbers_are_drawn_as_in_training(bundle):
     gaussian = dataclasses.replace(bundle, manifest=manifest)
     hand = SimulatedHand(bundle.manifest, CLEAN)
     rules = GoalRules.of(bundle.manifest)
+    # Deviations from the least one up to a hundred times that.
     outputs = np.random.default_rng(0).standard_normal((20, 2)).astype(np.float32)
+    outputs[:, 1] *= 2
     drawn = Controller(gaussian, hand.info, rules, Options())
     ours = np.array([drawn._choose(outputs) for _ in range(20_000)])
     keys = jax.random.split(jax.random.key(0), 20_000)
