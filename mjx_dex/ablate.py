@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from mjx_dex import evaluate, report, runs, settings
+from mjx_dex import evaluate, lineage, report, runs, settings
 from mjx_dex.config import Config, replace
 from mjx_dex.costs import SECONDS_PER_YEAR
 from mjx_dex.evaluate import EvaluateCommand
@@ -30,6 +31,10 @@ import matplotlib.pyplot as plt
 
 WINDOW = 20
 """Iterations that a curve is averaged over."""
+MANY_STEPS = 1e12
+"""Environment steps that no run reaches: where time ends it."""
+ENOUGH = 0.95
+"""Share of a run's minutes after which it is done."""
 
 
 class UnfinishedError(RuntimeError):
@@ -112,13 +117,21 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="of each training run (default: %(default)g)",
     )
     parser.add_argument(
+        "--minutes",
+        type=float,
+        help="of each training run, from its start, whatever the budget",
+    )
+    parser.add_argument(
         "--seeds", type=int, default=1, help="runs of each variant (default: 1)"
     )
     parser.add_argument(
         "--variants", nargs="+", metavar="NAME", help="only these (default: all)"
     )
     parser.add_argument(
-        "--trials", type=int, default=100, help="of each test (default: 100)"
+        "--trials",
+        type=int,
+        default=100,
+        help="of each test (default: 100; 0: none)",
     )
     parser.add_argument(
         "--test-options",
@@ -222,32 +235,58 @@ def _runs(options: argparse.Namespace, config: Config, folder: Path) -> list[Run
 def _train(
     run: Run, options: argparse.Namespace, train_options: list[str], deadline: float
 ) -> None:
-    """Train until the budget is spent.
+    """Train until the budget, or the time, is spent.
 
     Raises:
         UnfinishedError: if it was stopped before.
     """
-    if trained(run) >= options.budget:
+    if _is_trained(run, options):
         return
     left = (deadline - time.monotonic()) / 60
     if left <= 0:
         raise UnfinishedError
+    steps = options.budget
+    if options.minutes is not None:
+        left, steps = min(left, options.minutes - minutes(run)), MANY_STEPS
     is_begun = (run.folder / "config.yaml").exists()
     _call(
         "mjx_dex.train",
         *(["--resume"] if is_begun else []),
         *(train_options if not is_begun else []),
-        *("--run-dir", str(run.folder), "--max-env-steps", f"{options.budget:.0f}"),
+        *("--run-dir", str(run.folder), "--max-env-steps", f"{steps:.0f}"),
         *(["--max-minutes", f"{left:.2f}"] if left < float("inf") else []),
         *(flags(run.changes | {"seed": run.seed}) if not is_begun else []),
     )
-    if trained(run) < options.budget:
+    if not _is_trained(run, options):
         raise UnfinishedError  # with a checkpoint, also after Ctrl-C
+
+
+def _is_trained(run: Run, options: argparse.Namespace) -> bool:
+    if options.minutes is None:
+        return trained(run) >= options.budget
+    # Training stops between iterations, and saves.
+    return trained(run) > 0 and minutes(run) >= ENOUGH * options.minutes
+
+
+def minutes(run: Run) -> float:
+    """Wall-clock of a run's training, from the start of each process to its end."""
+    rows = report.read_metrics(run.folder)
+    if not (run.folder / lineage.FILE).exists():
+        return 0.0
+    seconds = 0.0
+    starts = [s.iteration for s in lineage.read(run.folder).here]
+    for session, end in zip(
+        lineage.read(run.folder).here, [*starts[1:], float("inf")], strict=True
+    ):
+        times = [r["time"] for r in rows if session.iteration < r["iteration"] <= end]
+        began = datetime.fromisoformat(session.began).timestamp()
+        seconds += times[-1] - began if times else 0.0
+    return seconds / 60
 
 
 def _test(run: Run, options: argparse.Namespace, deadline: float) -> None:
     """Evaluate in all of the study's worlds where that has not been done."""
-    for test in STUDIES[options.study].tests:
+    for test in STUDIES[options.study].tests if options.trials else ():
         if read_result(run, test, options) is not None:
             continue
         if time.monotonic() > deadline:
@@ -361,10 +400,9 @@ def _results(run: Run, options: argparse.Namespace) -> dict[str, dict]:
 def trained(run: Run) -> int:
     """Env steps of a run's latest checkpoint."""
     saved = [p.name for p in run.folder.glob("checkpoints/*") if p.name.isdigit()]
-    if not saved or not (run.folder / "config.yaml").exists():
+    if not saved or not (run.folder / lineage.FILE).exists():
         return 0
-    config = runs.load_config(run.folder)
-    return max(map(int, saved)) * config.num_envs * config.ppo.horizon
+    return lineage.read(run.folder).env_steps(max(map(int, saved)))
 
 
 def write_table(
@@ -376,8 +414,9 @@ def write_table(
     lines = [
         study.question,
         "",
-        f"| trained with | runs | million env steps | {' | '.join(tests)} |",
-        "|---" * (3 + len(tests)) + "|",
+        "| trained with | runs | million env steps | minutes | largest turn [rad] | "
+        f"{' | '.join(tests)} |",
+        "|---" * (5 + len(tests)) + "|",
     ]
     protocols = {}
     for variant in dict.fromkeys(run.variant for run in study_runs):
@@ -391,11 +430,21 @@ def write_table(
             cells.append(cell([result["engines"][-1] for result in found]))
             protocols.update((test, result["protocol"]) for result in found)
         steps = np.mean([trained(run) for run in done]) / 1e6 if done else 0.0
-        lines.append(f"| {variant} | {len(done)} | {steps:.2f} | {' | '.join(cells)} |")
+        spent = np.mean([minutes(run) for run in done]) if done else 0.0
+        cells = [f"{steps:.2f}", f"{spent:.1f}", largest_turn(done), *cells]
+        lines.append(f"| {variant} | {len(done)} | {' | '.join(cells)} |")
     lines += ["", "Goals per trial on native: mean ± standard error (median).", ""]
     text = "\n".join(lines + _describe(protocols))
     (folder / "table.md").write_text(text + "\n")
     return text
+
+
+def largest_turn(done: list[Run]) -> str:
+    """Mean of the adaptive goal curriculum at the runs' ends, if it moves."""
+    moving = [r for r in done if runs.load_config(r.folder).task.goal.widening]
+    rows = [row for r in moving for row in report.read_metrics(r.folder)[-5:]]
+    turns = [row["goal_angle_limit"] for row in rows]
+    return f"{np.mean(turns):.3f}" if turns else "-"
 
 
 def _describe(protocols: dict[str, dict]) -> list[str]:
@@ -431,9 +480,12 @@ def cell(results: list[dict]) -> str:
 def plot(study_runs: list[Run], title: str, path: Path) -> None:
     """Draw goals per episode in training over wall-clock and over experience.
 
-    As in Figures 8 to 10: a moving average and its 90% interval.
+    As in Figures 8 to 10: a moving average and its 90% interval. Below, the adaptive
+    goal curriculum, where it moves.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+    figure, panels = plt.subplots(
+        2, 2, figsize=(10, 8), sharex="col", layout="constrained"
+    )
     variants = dict.fromkeys(run.variant for run in study_runs)
     colors = {variant: f"C{k}" for k, variant in enumerate(variants)}
     for run in study_runs:
@@ -443,25 +495,26 @@ def plot(study_runs: list[Run], title: str, path: Path) -> None:
         goals = np.array([row["goals_per_episode"] for row in rows])
         episodes = np.array([row["episodes"] for row in rows])
         mean, error = moving_average(goals, episodes)
-        steps = np.array([row["env_steps"] for row in rows])
-        pace = np.array([row["env_steps_per_second"] for row in rows])
-        hours = np.cumsum(np.diff(steps, prepend=0) / pace) / 3600
+        turn = [row["goal_angle_limit"] for row in rows]
+        hours = np.cumsum([row["seconds"] for row in rows]) / 3600
         period = runs.load_config(run.folder).physics.control_period
-        years = steps * period / SECONDS_PER_YEAR
-        for axis, x in zip(panels, (hours, years), strict=True):
-            color = colors[run.variant]
-            axis.plot(x, mean, color=color, label=run.variant)
-            axis.fill_between(x, mean - error, mean + error, color=color, alpha=0.2)
-    panels[0].set(xlabel="hours of training", ylabel="consecutive goals achieved")
-    panels[1].set(xlabel="years of experience")
-    for axis in panels:
+        years = np.array([row["env_steps"] for row in rows]) * period / SECONDS_PER_YEAR
+        color = colors[run.variant]
+        for (above, below), x in zip(panels.T, (hours, years), strict=True):
+            above.plot(x, mean, color=color, label=run.variant)
+            above.fill_between(x, mean - error, mean + error, color=color, alpha=0.2)
+            below.plot(x, turn, color=color)
+    panels[0, 0].set(ylabel="consecutive goals achieved", ylim=(0, None))
+    panels[0, 1].set(ylim=(0, None))
+    panels[1, 0].set(xlabel="hours of training", ylabel="largest turn to a goal [rad]")
+    panels[1, 1].set(xlabel="years of experience")
+    for axis in panels.flat:
         axis.grid(alpha=0.3)
-        axis.set_ylim(bottom=0)
         axis.locator_params(axis="x", nbins=6)
-    handles, labels = panels[0].get_legend_handles_labels()
+    handles, labels = panels[0, 0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if unique:
-        panels[1].legend(unique.values(), unique, fontsize=8)
+        panels[0, 1].legend(unique.values(), unique, fontsize=8)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -4,12 +4,18 @@ import contextlib
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from mjx_dex import trees
 from mjx_dex.files import write_at_once
+
+ONLY = "default"
+"""Name of the item of checkpoints that hold a single tree."""
 
 CHECKSUMS = "checksums.json"
 """Written into a checkpoint when it is complete: SHA-256 of each of its files."""
@@ -25,18 +31,27 @@ class CheckpointFolder:
     A checkpoint is written under a temporary name and renamed when it is complete, so
     that a killed process leaves the previous one as the latest. Where several processes
     train together, all of them save and restore at the same time, in one folder.
+
+    Args:
+        folder: theirs.
+        keep: how many.
+        items: names of the trees that a checkpoint may hold, each in a folder.
     """
 
-    def __init__(self, folder: Path, keep: int = 3):
+    def __init__(self, folder: Path, keep: int = 3, items: tuple[str, ...] = (ONLY,)):
         self.path = folder.resolve()
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-            item_handlers=ocp.StandardCheckpointHandler(),
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in items},
         )
 
-    def save(self, step: int, tree) -> None:
+    def save(self, step: int, items: dict[str, Any]) -> None:
         """Write a checkpoint, and wait for it to be on disk.
+
+        Args:
+            step: its name.
+            items: trees by name.
 
         Raises:
             CheckpointError: if it cannot be written, for example on a full disk.
@@ -45,7 +60,8 @@ class CheckpointFolder:
             return
         folder = self.path / str(step)
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(tree))
+            saves = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+            self._manager.save(step, args=ocp.args.Composite(**saves))
             self._manager.wait_until_finished()
             if jax.process_index() == 0:
                 write_at_once(folder / CHECKSUMS, json.dumps(_checksums(folder)))
@@ -62,7 +78,10 @@ class CheckpointFolder:
 
     @contextlib.contextmanager
     def reading(self):
-        """The latest checkpoint's step and shapes; what fails is a CheckpointError."""
+        """The latest checkpoint's step, and the shapes of its items by name.
+
+        What fails within is a CheckpointError.
+        """
         step = self.latest()
         if step is None:
             raise CheckpointError(f"there is no checkpoint in {self.path}")
@@ -70,15 +89,31 @@ class CheckpointFolder:
         try:
             # Checked first: orbax, surprised by a damaged file, says so in many pages.
             _check_files(folder)
-            yield step, shapes(self._manager.item_metadata(step).tree)
+            items = self._manager.item_metadata(step).items()
+            yield step, {name: shapes(x.tree) for name, x in items if x is not None}
         except Exception as error:
             raise CheckpointError(
                 f"cannot read checkpoint {folder}: {_first_line(error)}"
             ) from error
 
-    def restore(self, step: int, target):
-        """Read a checkpoint shaped as ``target``; within ``reading``."""
-        return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+    def restore(self, step: int, item: str, target):
+        """Read an item shaped as ``target``; within ``reading``."""
+        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(target)})
+        return self._manager.restore(step, args=args)[item]
+
+    def arrays(self, step: int, item: str) -> dict[str, np.ndarray]:
+        """Leaves of an item by dotted name, in host memory; within ``reading``."""
+        path = self.path / str(step) / item
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            like = reader.metadata(path).item_metadata.tree
+            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+            tree = reader.restore(
+                path,
+                args=ocp.args.PyTreeRestore(
+                    restore_args=jax.tree.map(lambda _: as_numpy, like)
+                ),
+            )
+        return trees.by_name(tree)
 
     def close(self) -> None:
         """Release the folder."""
@@ -99,7 +134,12 @@ def _check_files(folder: Path) -> None:
         return  # the run was killed just before it wrote them; orbax was done
     written = json.loads((folder / CHECKSUMS).read_text())
     found = _checksums(folder)
-    damaged = [name for name, digest in written.items() if found.get(name) != digest]
+    # An item that is not there at all was left out when the checkpoint was copied.
+    damaged = [
+        name
+        for name, digest in written.items()
+        if found.get(name) != digest and (folder / Path(name).parts[0]).exists()
+    ]
     if damaged:
         raise ValueError(
             f"damaged or missing: {', '.join(damaged)}; "
@@ -109,11 +149,7 @@ def _check_files(folder: Path) -> None:
 
 def shapes(tree) -> dict[str, tuple[int, ...]]:
     """Shape of every leaf by dotted name."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
+    return {name: tuple(leaf.shape) for name, leaf in trees.by_name(tree).items()}
 
 
 def check_shapes(found: dict[str, tuple], expected: dict[str, tuple]) -> None:

@@ -421,9 +421,14 @@ class Config:
     num_envs: int = 512
     """Environments trained on at once, over all devices."""
     max_env_steps: int = 100_000_000
-    """Training ends after so many environment steps."""
+    """Training ends after this number of environment steps of the run, those of a run
+    that it continues (--from-run) not included."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints."""
+    checkpoint: Literal["whole", "portable"] = "whole"
+    """What a checkpoint holds: 'whole', environments included, continues bit for bit;
+    'portable' is all that was learned, which continues with environments started anew,
+    on any machine (20 MB with an LSTM of 512-256)."""
 
     @property
     def goal_steps(self) -> int:

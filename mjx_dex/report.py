@@ -26,7 +26,7 @@ def summarize(
         metrics: as ``Trainer.iterate`` returns them: sums over worlds and steps from
             the environment, means from the optimizer.
         env_steps: of this iteration.
-        total_env_steps: of the run.
+        total_env_steps: so far, those of runs that this one continues included.
         seconds: this iteration took.
     """
     values = {name: float(value) for name, value in metrics.items()}
@@ -34,6 +34,7 @@ def summarize(
     means = [name for name in MEANS if name in values]
     return {
         "env_steps": total_env_steps,
+        "seconds": seconds,
         "env_steps_per_second": env_steps / seconds,
         "episodes": values["episodes"],
         "goals_per_episode": values["episode_goals"] / episodes,
@@ -86,14 +87,15 @@ SECONDS_PER_LINE = 60.0
 class RunLog:
     """Writes metrics of one run as they come, and shows progress."""
 
-    def __init__(self, folder: Path, max_env_steps: int, iteration: int):
+    def __init__(self, folder: Path, iteration: int, env_steps: int, end: int):
         """Open the logs.
 
         Args:
             folder: of the run.
-            max_env_steps: where the bar ends.
-            iteration: that the run begins with. Lines of later ones, written before it
-                was cut off, are removed: they are about to be written again.
+            iteration: number of iterations before. Lines of later ones, written before
+                the run was cut off, are removed: they are about to be written again.
+            env_steps: before; the progress bar begins there.
+            end: number of env steps at which the bar ends.
         """
         self._said = set()
         self._path = folder / "metrics.jsonl"
@@ -104,8 +106,8 @@ class RunLog:
             str(folder / "tensorboard"), purge_step=iteration + 1
         )
         self._bar = tqdm(
-            total=max_env_steps,
-            initial=int(kept[-1]["env_steps"]) if kept else 0,
+            total=end,
+            initial=env_steps,
             unit=" steps",
             unit_scale=True,
             dynamic_ncols=True,

@@ -9,12 +9,12 @@ from typing import TypeVar
 import jax
 import mujoco
 
-from mjx_dex import settings
+from mjx_dex import settings, sources
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
+from mjx_dex.learning import resuming
 from mjx_dex.learning.agent import Agent
-from mjx_dex.learning.checkpoints import Checkpoints
-from mjx_dex.train import ORIGIN, make_trainer, set_up_process
+from mjx_dex.train import make_trainer, set_up_process
 
 C = TypeVar("C", bound=Config)
 
@@ -30,7 +30,7 @@ class Policy:
     env_steps: int
     """They were trained for."""
     origin: str = ""
-    """The run whose networks they began with, if any."""
+    """The run or bundle that their run continues, if any."""
 
     @property
     def history(self) -> str:
@@ -65,15 +65,12 @@ def command_line(
 
 
 def load_config(run: Path) -> Config:
-    """A run's configuration.
+    """The configuration of a run, or of a bundle.
 
     Raises:
-        ValueError: if there is no run in that folder.
+        ValueError: if there is neither in that folder.
     """
-    path = run / "config.yaml"
-    if not path.exists():
-        raise ValueError(f"there is no run in {run} (it would hold a config.yaml)")
-    return settings.load(path)
+    return sources.config_of(run)
 
 
 def from_command_line(
@@ -120,24 +117,22 @@ def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
             configuration.
         ValueError: if it is asked for as before training, and began with another run's.
     """
-    # Only what it learned is asked of it: its own engine may not run here, and its
-    # worlds are not needed.
+    # Its own engine may not run here, and its environments are not needed.
     small = {"engine": "native", "num_envs": 1, "bank.size": 1, "bank.starting": 1}
     small["ppo.minibatch_size"] = config.ppo.chunk * config.ppo.accumulation
     trainer = make_trainer(replace(config, **small), jax.local_devices()[:1])
-    own = load_config(run)
-    key = jax.random.key(own.seed)
-    is_tuned = (run / ORIGIN).exists()
-    origin = (run / ORIGIN).read_text().strip() if is_tuned else ""
+    source = sources.read(run)
     if untrained:
-        if origin:
+        if source.origin or not (run / "config.yaml").exists():
             raise ValueError(
-                f"--untrained: {run} began with the networks of {origin}; give that "
-                "run, with these worlds"
+                f"--untrained: {run} did not begin with new networks, but with those "
+                f"of {source.origin or 'another run'}; give that run, with these "
+                "environments"
             )
+        key = jax.random.key(source.config.seed)
         return Policy(trainer.agent(trainer.init(key)), env_steps=0)
-    checkpoints = Checkpoints(run / "checkpoints")
-    learner = checkpoints.restore_learned(trainer, jax.eval_shape(trainer.init, key))
-    checkpoints.close()
-    env_steps = int(learner.iteration) * own.num_envs * own.ppo.horizon
-    return Policy(trainer.agent(learner), env_steps, origin)
+    try:
+        agent = resuming.agent(trainer, source.arrays)
+    except ValueError as error:
+        raise CheckpointError(f"{run}: {error}") from error
+    return Policy(agent, source.env_steps, source.origin)

@@ -45,6 +45,23 @@ def _scaled(factor: float) -> Callable[[Config], Changes]:
     return changes
 
 
+def _sized(factor: float, horizon: int) -> Callable[[Config], Changes]:
+    """Other numbers of environments and steps; epochs and minibatches stay as many."""
+
+    def changes(config: Config) -> Changes:
+        share = factor * horizon / config.ppo.horizon
+        chunks = round(share * config.ppo.minibatch_size / config.ppo.chunk)
+        return {
+            "num_envs": max(1, round(factor * config.num_envs)),
+            "bank.size": max(1, round(factor * config.bank.size)),
+            "bank.starting": max(1, round(factor * config.bank.starting)),
+            "ppo.horizon": horizon,
+            "ppo.minibatch_size": max(1, chunks) * config.ppo.chunk,
+        }
+
+    return changes
+
+
 def _passes(number: int) -> Callable[[Config], Changes]:
     """Over each iteration's experience."""
 
@@ -96,6 +113,16 @@ STUDIES = {
     "scale": Study(
         "What do larger batches gain, by the clock and by experience? (Figure 10)",
         {f"{factor:g} x batch": _scaled(factor) for factor in (1.0, 0.25, 0.5, 2.0)},
+        {"as trained": {}},
+    ),
+    "sizes": Study(
+        "Which numbers of environments and steps bring a policy on soonest, in "
+        "wall-clock time? (give --minutes)",
+        {
+            f"{factor:g} x environments, horizon {horizon}": _sized(factor, horizon)
+            for horizon in (20, 10)
+            for factor in (1, 1 / 8, 1 / 4, 1 / 2, 2, 4)
+        },
         {"as trained": {}},
     ),
     "discrete": Study(

@@ -17,19 +17,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_dex import processes, report, settings
+from mjx_dex import lineage, processes, report, settings, sources
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
-from mjx_dex.learning import Learner, Trainer
+from mjx_dex.learning import Learner, Trainer, resuming
 from mjx_dex.learning.checkpoints import Checkpoints
+from mjx_dex.lineage import Lineage
 from mjx_dex.physics import choose_engine
+from mjx_dex.sources import Source
 from mjx_dex.task import BankedEnvironments, make_env, with_buffers
 
 log = logging.getLogger("mjx_dex")
 
 RUNS = Path("runs")
-ORIGIN = "origin.txt"
-"""In the folder of a fine-tuned run: the run whose networks it began with."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,12 @@ class TrainCommand(Config):
     run_dir: Path | None = None
     """Folder of the run; a new one under runs/ by default, or the latest to resume."""
     resume: bool = False
-    """Go on from the run's latest checkpoint."""
+    """Continue from the run's latest checkpoint: bit for bit where nothing changed;
+    with another engine, device, number of environments, horizon or minibatch, too."""
     from_run: Path | None = None
-    """Begin with the networks of another run, and its configuration unless --config
-    says otherwise: fine-tuning, for another object or a locked wrist."""
+    """Continue in a new run what another run, or a bundle (.dex), has learned, with its
+    configuration unless --config says otherwise: on another machine, or to fine-tune
+    for another object or a locked wrist."""
     max_minutes: float | None = None
     """Stop, with a checkpoint, after so many minutes."""
     distributed: bool = False
@@ -116,31 +118,23 @@ def parse(arguments: list[str]) -> TrainCommand:
             "--coordinator, --processes and --process-id need --distributed"
         )
     origin = settings.early_option(arguments, "--from-run")
-    if origin:
-        if "--resume" in arguments:
-            raise ValueError("--from-run begins a run and --resume goes on: give one")
-        if not (Path(origin) / "config.yaml").exists():
-            raise ValueError(f"--from-run: there is no run in {origin}")
-        base = base or Path(origin) / "config.yaml"
+    if origin and "--resume" in arguments:
+        raise ValueError("--from-run begins a run and --resume continues one: give one")
     if "--resume" in arguments:
         run_dir = run_dir or latest_run()
         if not (run_dir / "config.yaml").exists():
             raise ValueError(f"--resume: there is no run in {run_dir}")
         base = base or run_dir / "config.yaml"
-    if base is None:
+    if base is None and not origin:
         base = "quickstart" if jax.default_backend() == "cpu" else "single_gpu"
         log.info("configuration: %s (JAX runs on %s)", base, jax.default_backend())
+    try:
+        loaded = settings.load(base) if base else sources.config_of(Path(origin))
+    except ValueError as error:
+        raise ValueError(f"{error}" if base else f"--from-run: {error}") from error
     command = settings.from_command_line(
-        TrainCommand, settings.load(base), arguments, description=__doc__
+        TrainCommand, loaded, arguments, description=__doc__
     )
-    if command.resume:
-        # Env steps of a checkpoint are told from its iteration.
-        horizon = settings.load(run_dir / "config.yaml").ppo.horizon
-        if command.ppo.horizon != horizon:
-            raise ValueError(
-                f"--ppo.horizon: {run_dir} has iterations of {horizon} steps; to learn "
-                "on with others begin another run with --from-run"
-            )
     return dataclasses.replace(command, run_dir=run_dir)
 
 
@@ -208,27 +202,31 @@ def train(config: Config, run_dir: Path, command: TrainCommand, started: float) 
         started: ``time.monotonic()`` when the command began.
     """
     trainer = make_trainer(with_buffers(config))
-    checkpoints = Checkpoints(run_dir / "checkpoints")
+    whole = config.checkpoint == "whole"
+    checkpoints = Checkpoints(run_dir / "checkpoints", whole=whole)
     with explained(checkpoints):
-        learner = begin(config, run_dir, command, trainer, checkpoints)
+        learner, line = begin(config, run_dir, command, trainer, checkpoints)
         # A run that has a configuration has a checkpoint, too, and can be resumed.
-        checkpoints.save(learner)
+        checkpoints.save(trainer, learner)
     if processes.is_main():
         settings.save(config, run_dir / "config.yaml")
+        lineage.write(run_dir, line)
     iteration = int(learner.iteration)
+    env_steps = line.env_steps(iteration)
+    end = line.begun_at + config.max_env_steps
     open_log = contextlib.nullcontext()
     if processes.is_main():
-        open_log = report.RunLog(run_dir, config.max_env_steps, iteration)
-    clock = Clock(config, trainer.steps_per_iteration, command.max_minutes, started)
+        open_log = report.RunLog(run_dir, iteration, env_steps, end)
+    clock = Clock(end, command.max_minutes, started)
     last_saved = time.monotonic()
     with open_log as run_log, StopOnInterrupt() as interrupt, explained(checkpoints):
         while True:
             is_old = time.monotonic() - last_saved > 60 * config.checkpoint_minutes
             stop, save = processes.any_process(
-                interrupt.asked or clock.is_over(iteration), is_old
+                interrupt.asked or clock.is_over(env_steps), is_old
             )
             if stop or save:
-                checkpoints.save(learner)
+                checkpoints.save(trainer, learner)
                 last_saved = time.monotonic()
             if stop:
                 break
@@ -236,21 +234,21 @@ def train(config: Config, run_dir: Path, command: TrainCommand, started: float) 
             learner, metrics = trainer.iterate(learner)
             metrics = jax.device_get(metrics)
             iteration += 1
+            env_steps += trainer.steps_per_iteration
             check_finite(metrics, iteration)
             row = report.summarize(
                 metrics,
                 env_steps=trainer.steps_per_iteration,
-                total_env_steps=iteration * trainer.steps_per_iteration,
+                total_env_steps=env_steps,
                 seconds=time.monotonic() - begun,
             )
             if run_log:
-                run_log.write(iteration, row, clock.minutes_left(iteration))
+                run_log.write(iteration, row, clock.minutes_left(env_steps))
     checkpoints.close()
     if processes.is_main():
         report.plot_learning_curve(run_dir)
-        steps = iteration * trainer.steps_per_iteration
-        print(f"saved {run_dir} at {steps:,} env steps")
-        print(f"  go on:    python -m mjx_dex.train --resume --run-dir {run_dir}")
+        print(f"saved {run_dir} at {env_steps:,} env steps")
+        print(f"  continue: python -m mjx_dex.train --resume --run-dir {run_dir}")
         print(f"  evaluate: python -m mjx_dex.evaluate {run_dir}")
 
 
@@ -260,33 +258,77 @@ def begin(
     command: TrainCommand,
     trainer: Trainer,
     checkpoints: Checkpoints,
-) -> Learner:
-    """A new learner, with another run's networks if so asked; or the latest one."""
-    key = jax.random.key(config.seed)
+) -> tuple[Learner, Lineage]:
+    """A new learner, or one that continues this or another run; and its lineage."""
+    engine, _ = choose_engine(config.engine)
+    line, iteration, env_steps = Lineage(), 0, 0
     if command.resume:
-        learner = checkpoints.restore(trainer, key)
+        line, iteration = lineage.read(run_dir), checkpoints.latest()
+        env_steps = line.env_steps(iteration)
+        learner = _resumed(config, run_dir, trainer, checkpoints, line, engine)
+    elif command.from_run:
+        source = sources.read(command.from_run)
+        line = Lineage(origin=str(source.path), before=source.sessions)
+        iteration, env_steps = source.iteration, source.env_steps
+        learner = _continued(source, config, trainer, engine)
     else:
-        log.info("run: %s; starting %d worlds", run_dir, config.num_envs)
-        learner = trainer.init(key)
-        trainer.vector_env.check(learner.actors.env_state)
-    if command.from_run:
-        learner = _with_networks_of(command.from_run, trainer, learner)
-        if processes.is_main():
-            (run_dir / ORIGIN).write_text(f"{command.from_run}\n")
+        log.info("run: %s; starting %d environments", run_dir, config.num_envs)
+        learner = trainer.init(jax.random.key(config.seed))
+    trainer.vector_env.check(learner.actors.env_state)
     if config.ppo.kl_target is None:
         # It may be another one than before.
         rate = jnp.full_like(learner.learning_rate, config.ppo.learning_rate)
         learner = learner.replace(learning_rate=rate)
+    session = lineage.session_of(config, run_dir, engine, iteration, env_steps)
+    return learner, line.joined_by(session)
+
+
+def _resumed(
+    config: Config,
+    run_dir: Path,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    line: Lineage,
+    engine: str,
+) -> Learner:
+    """The run's latest learner: bit for bit, or on other environments."""
+    iteration = checkpoints.latest()
+    sessions, env_steps = line.up_to(iteration), line.env_steps(iteration)
+    if sessions[-1].engine == engine and checkpoints.fits(trainer):
+        log.info(
+            "continues %s after %s env steps (iteration %d). Everything is carried, "
+            "environments included",
+            *(run_dir, f"{env_steps:,}", iteration),
+        )
+        return checkpoints.restore(trainer)
+    arrays = checkpoints.learned()
+    source = Source(
+        run_dir, config, line.origin, sessions, iteration, env_steps, arrays
+    )
+    return _continued(source, config, trainer, engine)
+
+
+def _continued(
+    source: Source, config: Config, trainer: Trainer, engine: str
+) -> Learner:
+    """What was learned elsewhere, with environments started anew; says what is not."""
+    # Not the environments that training began with.
+    key = jax.random.fold_in(jax.random.key(config.seed), source.iteration)
+    try:
+        learner, carried, anew = resuming.resume(trainer, source.arrays, key)
+    except ValueError as error:
+        raise ValueError(f"{source.path}: {error}") from error
+    there = source.sessions[-1] if source.sessions else None
+    sizes = f"{config.num_envs} on {engine} now"
+    if there:
+        sizes = f"{there.num_envs} on {there.engine} before, {sizes}"
+    log.info(
+        "continues %s after %s env steps (iteration %d). Carried: %s. Started anew: "
+        "%s (%s)",
+        *(source.path, f"{source.env_steps:,}", source.iteration, ", ".join(carried)),
+        *(", ".join((*anew, "environments")), sizes),
+    )
     return learner
-
-
-def _with_networks_of(run: Path, trainer: Trainer, learner: Learner) -> Learner:
-    """Everything that a run learned, at the start of a new one."""
-    checkpoints = Checkpoints(run / "checkpoints")
-    learned = checkpoints.restore_learned(trainer, learner)
-    checkpoints.close()
-    log.info("networks: of iteration %d of %s", int(learned.iteration), run)
-    return learned.replace(iteration=learner.iteration)
 
 
 def check_finite(metrics: dict[str, np.ndarray], iteration: int) -> None:
@@ -327,35 +369,29 @@ def _latest(checkpoints: Checkpoints) -> str:
     latest = checkpoints.latest()
     if latest is None:
         return "there is no checkpoint yet"
-    return f"--resume goes on from the checkpoint of iteration {latest}"
+    return f"--resume continues from the checkpoint of iteration {latest}"
 
 
 class Clock:
     """When training ends, and how long until then."""
 
-    def __init__(
-        self,
-        config: Config,
-        steps_per_iteration: int,
-        max_minutes: float | None,
-        started: float,
-    ):
-        self._iterations = -(-config.max_env_steps // steps_per_iteration)
+    def __init__(self, env_steps: int, max_minutes: float | None, started: float):
+        self._end = env_steps
         self._deadline = None if max_minutes is None else started + 60 * max_minutes
         self._first: tuple[float, int] | None = None
 
-    def is_over(self, iteration: int) -> bool:
+    def is_over(self, env_steps: int) -> bool:
         """Whether to stop before the next iteration."""
         if self._first is None:
-            self._first = time.monotonic(), iteration
-        out_of_time = self._deadline is not None and time.monotonic() > self._deadline
-        return iteration >= self._iterations or out_of_time
+            self._first = time.monotonic(), env_steps
+        timed_out = self._deadline is not None and time.monotonic() > self._deadline
+        return env_steps >= self._end or timed_out
 
-    def minutes_left(self, iteration: int) -> float:
+    def minutes_left(self, env_steps: int) -> float:
         """Estimate from the pace of this process so far."""
         now, (begun, first) = time.monotonic(), self._first
-        pace = (now - begun) / (iteration - first)
-        seconds = (self._iterations - iteration) * pace
+        pace = (now - begun) / (env_steps - first)
+        seconds = (self._end - env_steps) * pace
         if self._deadline is not None:
             seconds = min(seconds, self._deadline - now)
         return max(seconds, 0.0) / 60

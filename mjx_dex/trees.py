@@ -17,20 +17,22 @@ def is_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack(leaves))
 
 
-def regroup(tree: Any, devices: int) -> Any:
-    """Deal the worlds of [devices before, n, ...] arrays to ``devices``.
+def by_name(tree: Any) -> dict[str, Any]:
+    """Every leaf by the dotted name of its place, as in "parameters.policy.head"."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in leaves
+    }
 
-    Returns:
-        [devices, m, ...] arrays, the worlds in the same order.
 
-    Raises:
-        ValueError: if they cannot be dealt evenly.
+def from_names(like: Any, leaves: dict[str, Any], prefix: str = "") -> Any:
+    """A tree shaped as ``like``, of the leaves that ``by_name`` would name.
+
+    Args:
+        like: any tree of that structure.
+        leaves: by name; others may be among them.
+        prefix: before the names in ``like``.
     """
-
-    def deal(x):
-        number = x.shape[0] * x.shape[1]
-        if number % devices:
-            raise ValueError(f"{number} worlds cannot be dealt to {devices} devices")
-        return x.reshape(devices, number // devices, *x.shape[2:])
-
-    return jax.tree.map(deal, tree)
+    found = [leaves[prefix + name] for name in by_name(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), found)

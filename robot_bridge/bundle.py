@@ -22,11 +22,16 @@ SUMS = "SHA256SUMS"
 FILES = ("manifest.json", "weights.npz", "golden.npz", "policy.onnx")
 """Of every bundle, beside ``SUMS``."""
 
+TRAINING = "training.npz"
+"""With which training continues (``mjx_dex.sources``). It is never loaded here, and
+need not be copied to a robot."""
+
 FORMAT = 2
 """Of the manifest, as it is written."""
 
 READABLE = (1, 2)
-"""Formats that are read. Format 1 has no least deviation of actions."""
+"""Formats that are read. Format 1 has no least deviation of actions, lineage or
+``TRAINING``."""
 
 TOLERANCE = 1e-5
 """Largest difference of golden outputs."""
@@ -135,7 +140,8 @@ def hash_of(path: Path) -> str:
 
 def sums_of(path: Path) -> str:
     """The list of a folder's files and their SHA-256, as ``sha256sum`` writes it."""
-    return "".join(f"{hash_of(path / name)}  {name}\n" for name in FILES)
+    names = [name for name in (*FILES, TRAINING) if (path / name).exists()]
+    return "".join(f"{hash_of(path / name)}  {name}\n" for name in names)
 
 
 def _check_sums(path: Path) -> None:

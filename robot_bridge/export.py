@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_dex import runs, settings
+from mjx_dex import lineage, runs, settings, sources
 from mjx_dex.config import Config
 from mjx_dex.hand import Hand, build_hand, names
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.distributions import Gaussian
 from mjx_dex.learning.statistics import CLIP
 from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.sources import Source
 from mjx_dex.task.actions import WRIST_PITCH
 from robot_bridge import bundle, onnx_graph
 from robot_bridge.rotations import from_matrix, to_matrix
@@ -86,15 +86,16 @@ def export(run: Path, config: Config, out: Path, overwrite: bool = False) -> Non
             "add --overwrite" if (out / "manifest.json").exists() else "it is no bundle"
         )
         raise ValueError(f"{out} is there; give another folder ({hint})")
-    policy = runs.load_policy(run, config)
+    policy, source = runs.load_policy(run, config), sources.read(run)
     weights = weights_of(policy.agent)
     hand = build_hand(config.hand, config.object, config.physics)
-    manifest = manifest_of(config, hand, run, policy)
+    manifest = manifest_of(config, hand, source)
     unfinished = out.with_name(out.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     np.savez(unfinished / "weights.npz", **weights)
     np.savez(unfinished / "golden.npz", **golden_of(policy.agent))
+    np.savez(unfinished / bundle.TRAINING, **training_of(source))
     metadata = {
         key: json.dumps(manifest[key]) for key in ("inputs", "joints", "actuators")
     }
@@ -152,9 +153,19 @@ def golden_of(agent: Agent) -> dict[str, np.ndarray]:
     return {"observations": observations, "first": first, "outputs": np.array(outputs)}
 
 
-def manifest_of(
-    config: Config, hand: Hand, run: Path, policy: runs.Policy
-) -> dict[str, Any]:
+def training_of(source: Source) -> dict[str, np.ndarray]:
+    """What training continues with: all that was learned, but for the optimizer.
+
+    Adam's moments would be two thirds of it, and are found again within an iteration.
+    """
+    return {
+        name: array
+        for name, array in source.arrays.items()
+        if not name.startswith("optimizer_state.")
+    }
+
+
+def manifest_of(config: Config, hand: Hand, source: Source) -> dict[str, Any]:
     """What the numbers mean. Angles are in Shadow's names, signs and zeros."""
     task, goal = config.task, config.task.goal
     effects = enabled_effects(config.randomization)
@@ -202,9 +213,10 @@ def manifest_of(
             **_kinematics(hand),
         },
         "training": {
-            "run": run.resolve().name,
-            "origin": policy.origin,
-            "env_steps": policy.env_steps,
+            "run": source.path.resolve().name,
+            "origin": source.origin,
+            "env_steps": source.env_steps,
+            "lineage": lineage.plain(source.sessions),
             "object": settings.plain(config.object),
             "effects": sorted(effects),
             "stale_markers": dropout.seconds if "marker_dropout" in effects else 0.0,
@@ -212,12 +224,13 @@ def manifest_of(
                 tracking_loss.seconds if "object_tracking_loss" in effects else 0.0
             ),
             "start_steps": task.start_steps,
-            "config": settings.plain(config),
+            # Its own: ``config`` has the limits of a trial.
+            "config": settings.plain(source.config),
         },
         "units": {"angles": "rad", "lengths": "m", "times": "s", "quaternions": "wxyz"},
         "versions": {
             **{name: _version(name) for name in ("mjx_dex", "jax", "flax", "mujoco")},
-            "commit": _commit(),
+            "commit": lineage.commit(),
         },
     }
 
@@ -288,18 +301,6 @@ def _ancestors(model, body: int) -> list[int]:
         found.append(int(body))
         body = model.body_parentid[body]
     return found
-
-
-def _commit() -> str | None:
-    """Of the checkout that this runs from, if it is one."""
-    folder = Path(__file__).resolve().parent
-    try:
-        result = subprocess.run(
-            ["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True
-        )
-    except OSError:
-        return None
-    return result.stdout.strip() or None
 
 
 if __name__ == "__main__":

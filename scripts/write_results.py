@@ -110,8 +110,7 @@ def training(run: Path) -> str:
 
 def minutes_of(rows: list[dict]) -> np.ndarray:
     """Minutes of training at the end of each iteration, without pauses between runs."""
-    steps = np.diff([0] + [row["env_steps"] for row in rows])
-    return np.cumsum(steps / [row["env_steps_per_second"] for row in rows]) / 60
+    return np.cumsum([row["seconds"] for row in rows]) / 60
 
 
 def plot_over_time(run: Path, path: Path) -> None:

@@ -19,6 +19,7 @@ VARIANTS = {
     "memory": "FF policy / LSTM value",
     "scale": "0.5 x batch",
     "discrete": "continuous",
+    "sizes": "0.5 x environments, horizon 10",
 }
 
 
@@ -52,7 +53,7 @@ def test_a_study_runs_from_end_to_end(study, folder, capsys):
     config, base = runs.load_config(run), TINY_CONFIG
     changes = changes(base) if callable(changes) else changes
     assert replace(config, **changes) == config
-    assert rows(run)[-1]["env_steps"] == 32
+    assert 32 <= rows(run)[-1]["env_steps"] <= 40
     table = (folder / study / "table.md").read_text()
     assert table.strip() in capsys.readouterr().out
     (line,) = [x for x in table.splitlines() if x.startswith(f"| {variant} | 1 |")]

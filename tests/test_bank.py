@@ -302,43 +302,66 @@ def test_a_bank_that_cannot_be_filled_is_an_error(config):
         worlds.check(state)
 
 
-# --- devices ---
+# --- what outlives the environments ---
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-def test_worlds_of_two_devices_are_dealt_to_others(bank, fresh, devices):
-    """Two devices hold other worlds, of different ages."""
-    other = fresh.replace(
-        worlds=fresh.worlds.replace(episode_steps=fresh.worlds.episode_steps + 7),
-        ready=fresh.ready.replace(episode_steps=fresh.ready.episode_steps + 7),
-        starting=fresh.starting.replace(episode_steps=fresh.starting.episode_steps + 7),
-        key=jax.random.key(9),
-    )
+def progress_of(fresh, limits):
+    """Of two devices, whose environments have ``limits`` [2, NUM_ENVS]."""
     counts = jnp.arange(fresh.adaptive.goals.size, dtype=float)
     counts = counts.reshape(fresh.adaptive.goals.shape)
-    levels = counts / 100
-    first, second = (
-        x.replace(adaptive=AdaptiveState(levels, factor * counts, counts))
-        for x, factor in ((fresh, 1), (other, 3))
-    )
-    both = jax.tree.map(lambda x, y: jnp.stack([x, y]), first, second)
-    dealt = bank.redistribute(both, devices)
-    for name in ("worlds", "ready", "starting"):
-        old, new = getattr(both, name), getattr(dealt, name)
-        for before, after in zip(rows(old, ...), rows(new, ...), strict=True):
-            # In the same order, cut elsewhere.
-            assert after.shape[0] == devices
-            merged = after.reshape(-1, *after.shape[2:])
-            np.testing.assert_array_equal(merged, before.reshape(merged.shape))
-    np.testing.assert_allclose(dealt.adaptive.goals.sum(0), 4 * counts)
-    np.testing.assert_allclose(dealt.adaptive.episodes.sum(0), 2 * counts)
-    np.testing.assert_array_equal(dealt.adaptive.levels, jnp.stack([levels] * devices))
-    keys = jax.random.key_data(dealt.key)
-    assert len(np.unique(keys, axis=0)) == devices
-    assert (dealt.stored % (2 * SIZE // devices) == 0).all()
+    adaptive = [AdaptiveState(counts / 100, k * counts, counts) for k in (1, 3)]
+    return [
+        fresh.replace(
+            worlds=fresh.worlds.replace(goal_angle_limit=jnp.asarray(limits[k])),
+            adaptive=adaptive[k],
+        )
+        for k in (0, 1)
+    ], counts
 
 
-def test_worlds_that_do_not_come_out_even_are_refused(bank, fresh):
-    both = jax.tree.map(lambda x: jnp.stack([x, x]), fresh)
-    with pytest.raises(ValueError, match="8 worlds cannot be dealt to 3 devices"):
-        bank.redistribute(both, 3)
+LIMITS = np.float32([[0.9, 0.8, 1.5, 2.0], [1.0, 1.2, 0.8, 3.0]])
+
+
+@pytest.fixture(scope="module")
+def progress(bank, fresh):
+    states, _ = progress_of(fresh, LIMITS)
+    return bank.progress(jax.tree.map(lambda x, y: jnp.stack([x, y]), *states))
+
+
+def test_progress_is_of_all_devices_together(fresh, progress):
+    _, counts = progress_of(fresh, LIMITS)
+    np.testing.assert_array_equal(progress.goal_angle_limits, LIMITS.ravel())
+    np.testing.assert_allclose(progress.adaptive.levels, counts / 100)
+    np.testing.assert_allclose(progress.adaptive.goals, 4 * counts)
+    np.testing.assert_allclose(progress.adaptive.episodes, 2 * counts)
+
+
+def test_as_many_environments_keep_their_own_limits(bank, progress):
+    dealt = bank.deal_progress(progress, 2)
+    np.testing.assert_array_equal(dealt.goal_angle_limits, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        # Eight limits, sorted: 0.8 0.8 0.9 1.0 1.2 1.5 2.0 3.0; four of them, evenly.
+        (1, [[0.8, 1.0, 1.5, 3.0]]),
+        # Sixteen, each twice, dealt in turn to four devices.
+        (4, [[0.8, 0.9, 1.2, 2.0]] * 2 + [[0.8, 1.0, 1.5, 3.0]] * 2),
+    ],
+)
+def test_other_numbers_have_the_same_distribution(bank, progress, devices, expected):
+    dealt = bank.deal_progress(progress, devices)
+    np.testing.assert_allclose(dealt.goal_angle_limits, expected)
+    # Counts are of all devices together, bounds are known to all.
+    np.testing.assert_allclose(dealt.adaptive.goals.sum(0), progress.adaptive.goals)
+    assert (dealt.adaptive.goals[1:] == 0).all()
+    levels = jnp.stack([progress.adaptive.levels] * devices)
+    np.testing.assert_array_equal(dealt.adaptive.levels, levels)
+
+
+def test_environments_begin_with_what_was_reached(bank, progress):
+    dealt = jax.tree.map(lambda x: x[0], bank.deal_progress(progress, 2))
+    state, _ = jax.jit(bank.reset)(jax.random.key(0), dealt)
+    np.testing.assert_array_equal(state.worlds.goal_angle_limit, LIMITS[0])
+    jax.tree.map(np.testing.assert_array_equal, state.adaptive, dealt.adaptive)

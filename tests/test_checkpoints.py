@@ -54,15 +54,15 @@ def saved(trainer, key, folder, iterations):
     learner = trainer.init(key)
     for _ in range(iterations):
         learner, _ = trainer.iterate(learner)
-        checkpoints.save(learner)
+        checkpoints.save(trainer, learner)
     checkpoints.close()
     return folder
 
 
-def restored(trainer, key, folder):
+def restored(trainer, folder):
     checkpoints = Checkpoints(folder)
     try:
-        return checkpoints.restore(trainer, key)
+        return checkpoints.restore(trainer)
     finally:
         checkpoints.close()
 
@@ -70,7 +70,7 @@ def restored(trainer, key, folder):
 def test_a_resumed_run_equals_a_straight_one_bit_for_bit(trainer, key, tmp_path):
     straight, straight_metrics = iterate(trainer, trainer.init(key), 4)
     saved(trainer, key, tmp_path, 2)
-    resumed, metrics = iterate(trainer, restored(trainer, key, tmp_path), 2)
+    resumed, metrics = iterate(trainer, restored(trainer, tmp_path), 2)
     jax.tree.map(np.testing.assert_array_equal, plain(resumed), plain(straight))
     jax.tree.map(np.testing.assert_array_equal, metrics, straight_metrics)
     assert (resumed.actors.env_state.adaptive.levels > 0).any()
@@ -83,7 +83,7 @@ def test_only_the_last_few_are_kept(trainer, key, tmp_path):
 
 def test_no_checkpoint_is_said_so(trainer, key, tmp_path):
     with pytest.raises(CheckpointError, match=f"no checkpoint in {tmp_path}"):
-        restored(trainer, key, tmp_path)
+        restored(trainer, tmp_path)
 
 
 def test_any_truncated_file_is_named(trainer, key, tmp_path):
@@ -92,21 +92,21 @@ def test_any_truncated_file_is_named(trainer, key, tmp_path):
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(CheckpointError) as error:
-            restored(trainer, key, tmp_path)
+            restored(trainer, tmp_path)
         assert f"cannot read checkpoint {tmp_path}/1" in str(error.value)
         if path.name != "checksums.json":
             assert f"damaged or missing: {path.relative_to(tmp_path / '1')}" in str(
                 error.value
             )
         path.write_bytes(whole)
-    assert int(restored(trainer, key, tmp_path).iteration) == 1
+    assert int(restored(trainer, tmp_path).iteration) == 1
 
 
 def test_a_checkpoint_of_another_network_is_said_so(config, trainer, key, tmp_path):
     saved(trainer, key, tmp_path, 1)
     other = make_trainer(replace(config, **{"network.hidden": 24}))
     with pytest.raises(CheckpointError, match=r"another configuration.*\(16,\).*24"):
-        restored(other, key, tmp_path)
+        restored(other, tmp_path)
 
 
 KILLED_WHILE_SAVING = """
@@ -135,7 +135,7 @@ def test_a_save_that_was_killed_leaves_the_one_before(trainer, key, tmp_path):
     assert checkpoints.latest() == 1
     # And the run can go on saving where the dead one was.
     learner, _ = iterate(trainer, trainer.init(key), 2)
-    checkpoints.save(learner)
+    checkpoints.save(trainer, learner)
     assert checkpoints.latest() == 2
     checkpoints.close()
 
@@ -143,7 +143,7 @@ def test_a_save_that_was_killed_leaves_the_one_before(trainer, key, tmp_path):
 def test_a_full_disk_is_reported(trainer, key, tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     learner, _ = iterate(trainer, trainer.init(key), 1)
-    checkpoints.save(learner)
+    checkpoints.save(trainer, learner)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -151,7 +151,7 @@ def test_a_full_disk_is_reported(trainer, key, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints._folder._manager, "save", full)
     learner, _ = iterate(trainer, learner, 1)
     with pytest.raises(CheckpointError, match=r"No space left.*complete one is 1"):
-        checkpoints.save(learner)
+        checkpoints.save(trainer, learner)
     checkpoints.close()
 
 

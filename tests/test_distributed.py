@@ -135,9 +135,11 @@ def test_two_processes_resume_bit_for_bit(straight, stopped):
     assert rows(stopped) == rows(straight[0])
 
 
-def test_one_process_goes_on_with_the_worlds_of_two(stopped, capsys):
+def test_one_process_continues_what_two_have_learned(stopped, capsys):
     assert train.main(["--resume", "--run-dir", str(stopped)]) == 0
-    assert "worlds of 2 devices are dealt to 1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "after 32 env steps (iteration 2). Carried: policy, value network" in said
+    assert "Started anew: environments (4 on native before, 4 on native now)" in said
     assert [row["iteration"] for row in rows(stopped)] == [1, 2, 3, 4]
 
 
@@ -155,7 +157,7 @@ def test_a_lost_process_ends_training_in_one_line(stopped):
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "another process was lost" in lines[0]
-    assert "--resume goes on from the checkpoint of iteration" in lines[0]
+    assert "--resume continues from the checkpoint of iteration" in lines[0]
     assert "Traceback" not in errors
     options = ["--resume", "--run-dir", str(stopped), "--max-env-steps", "16"]
     assert train.main(options) == 0

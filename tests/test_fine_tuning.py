@@ -1,14 +1,12 @@
 """``train --from-run``: the networks of one run in the worlds of another."""
 
-import jax
 import numpy as np
 import pytest
 from test_train import TINY, error_of, rows
 
-from mjx_dex import evaluate, train
-from mjx_dex.learning.checkpoints import LEARNED, Checkpoints
+from mjx_dex import evaluate, lineage, train
+from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.runs import load_config
-from mjx_dex.train import make_trainer
 
 PRISM = ["--object.shape", "prism", "--task.locked-wrist"]
 
@@ -31,22 +29,21 @@ def tuned(origin, tmp_path_factory):
 
 
 def learned(run, step):
-    """What checkpoint ``step`` of a run holds, without its worlds."""
-    config = load_config(run)
-    trainer = make_trainer(config)
+    """What checkpoint ``step`` of a run has learned, by dotted name."""
     checkpoints = Checkpoints(run / "checkpoints")
     checkpoints._folder._manager.latest_step = lambda: step
-    like = jax.eval_shape(trainer.init, jax.random.key(0))
-    learner = checkpoints.restore_learned(trainer, like)
+    arrays = checkpoints.learned()
     checkpoints.close()
-    return {name: getattr(learner, name) for name in LEARNED}
+    return arrays
 
 
-def test_it_begins_with_all_that_was_learned_and_counts_anew(origin, tuned):
-    before, start = learned(origin, 2), learned(tuned, 0)
-    assert int(before.pop("iteration")) == 2 and int(start.pop("iteration")) == 0
-    jax.tree.map(np.testing.assert_array_equal, before, start)
-    assert [row["env_steps"] for row in rows(tuned)] == [16]
+def test_it_continues_with_all_that_was_learned(origin, tuned):
+    before, start = learned(origin, 2), learned(tuned, 2)
+    assert before.keys() == start.keys()
+    for name in before:
+        np.testing.assert_array_equal(start[name], before[name], err_msg=name)
+    # 32 env steps of the block, and 16 of its own.
+    assert [(row["iteration"], row["env_steps"]) for row in rows(tuned)] == [(3, 48)]
 
 
 def test_it_keeps_the_configuration_but_for_what_is_changed(origin, tuned):
@@ -56,16 +53,19 @@ def test_it_keeps_the_configuration_but_for_what_is_changed(origin, tuned):
 
 
 def test_it_goes_on_learning(tuned):
-    start, end = learned(tuned, 0)["parameters"], learned(tuned, 1)["parameters"]
-    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start, end)
-    assert max(jax.tree.leaves(moved)) > 0
+    start, end = learned(tuned, 2), learned(tuned, 3)
+    moved = [np.abs(end[n] - start[n]).max() for n in start if "parameters" in n]
+    assert max(moved) > 0
 
 
-def test_it_says_what_it_began_with(origin, tuned, capsys):
-    assert (tuned / "origin.txt").read_text() == f"{origin}\n"
-    assert not (origin / "origin.txt").exists()
+def test_it_says_what_it_continues(origin, tuned, capsys):
+    line = lineage.read(tuned)
+    assert line.origin == str(origin)
+    assert [(s.run, s.env_steps) for s in line.before] == [("block", 0)]
+    assert [(s.run, s.env_steps) for s in line.here] == [("prism", 32)]
+    assert lineage.read(origin).origin == ""
     assert evaluate.main([str(tuned), "--untrained"]) == 1
-    assert f"began with the networks of {origin}" in capsys.readouterr().err
+    assert f"with those of {origin}" in capsys.readouterr().err
 
 
 def test_networks_of_another_size_are_one_line(origin, tmp_path, capsys):
@@ -78,7 +78,7 @@ def test_networks_of_another_size_are_one_line(origin, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--from-run", "/none"], "--from-run: there is no run in /none"),
+        (["--from-run", "/none"], "--from-run: there is no run or bundle in /none"),
         (["--from-run", "/none", "--resume"], "give one"),
     ],
 )

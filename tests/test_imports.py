@@ -15,7 +15,7 @@ ALLOWED = {
     "rotations": set(),
     "trees": set(),
     "files": set(),
-    "checkpoints": {"files"},
+    "checkpoints": {"files", "trees"},
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics"},
     "randomization": {

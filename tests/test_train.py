@@ -106,12 +106,6 @@ def test_resuming_without_a_run_is_one_line(tmp_path, capsys):
     assert error == f"error: --resume: there is no run in {tmp_path / 'none'}"
 
 
-def test_a_resumed_run_keeps_the_length_of_its_iterations(run_dir, capsys):
-    arguments = ["--resume", "--run-dir", str(run_dir), "--ppo.horizon", "8"]
-    error = error_of(arguments, capsys)
-    assert "--ppo.horizon" in error and "iterations of 4 steps" in error
-
-
 def test_bad_values_are_one_line(tmp_path, capsys):
     arguments = [*TINY, "--run-dir", str(tmp_path / "x"), "--object.shape", "teapot"]
     assert "teapot" in error_of(arguments, capsys)
@@ -127,7 +121,7 @@ def test_spoiled_networks_end_training_in_one_line(tmp_path, capsys):
     resumed = ["--resume", "--run-dir", str(folder), "--max-env-steps", "160", *steep]
     error = error_of(resumed, capsys)
     assert "parameters became infinite or NaN in iteration 2" in error
-    assert "--resume goes on from the checkpoint of iteration 1" in error
+    assert "--resume continues from the checkpoint of iteration 1" in error
     gentle = ["--ppo.learning-rate", "1e-4", "--max-env-steps", "48"]
     assert train.main(["--resume", "--run-dir", str(folder), *gentle]) == 0
     assert rows(folder)[-1]["learning_rate"] == pytest.approx(1e-4)
@@ -143,12 +137,12 @@ def test_running_out_of_memory_is_one_line(run_dir, capsys, monkeypatch):
     arguments = ["--resume", "--run-dir", str(run_dir), "--max-env-steps", "160"]
     error = error_of(arguments, capsys)
     assert "out of memory" in error and "lower --num-envs" in error
-    assert "--resume goes on from the checkpoint of iteration" in error
+    assert "--resume continues from the checkpoint of iteration" in error
 
 
 def test_full_buffers_are_said_once_and_counted(tmp_path, capsys):
     row = dict.fromkeys(("env_steps", "goals_per_episode", "kl", "broken_worlds"), 0)
-    with report.RunLog(tmp_path, 100, 0) as run_log:
+    with report.RunLog(tmp_path, iteration=0, env_steps=0, end=100) as run_log:
         for iteration, lost in enumerate((0, 7, 9)):
             run_log.write(iteration, row | {"lost_contacts": lost}, None)
     said = capsys.readouterr().err
@@ -164,7 +158,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     row = dict.fromkeys(names, 0) | {"env_steps": 5000, "env_steps_per_second": 1200}
     now = [0.0]
     monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
-    with report.RunLog(tmp_path, 100, 0) as run_log:
+    with report.RunLog(tmp_path, iteration=0, env_steps=0, end=100) as run_log:
         for iteration in range(10):
             now[0] += 20.0
             run_log.write(iteration, row, 3.0)

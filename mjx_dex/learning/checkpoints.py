@@ -1,128 +1,106 @@
-"""Saving and restoring a whole ``Learner``, so that a run goes on bit for bit."""
+"""Checkpoints of a run: whole, to continue bit for bit, or portable.
 
-import functools
-import logging
+A checkpoint has two parts in folders of their own: ``learned``, which is portable, and
+``environments``, which is what a whole one has beside it.
+"""
+
 from pathlib import Path
+from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
+import numpy as np
 
+from mjx_dex import trees
 from mjx_dex.checkpoints import CheckpointFolder, check_shapes, shapes
-from mjx_dex.learning import rollout
 from mjx_dex.learning.trainer import Learner, Trainer
 
-log = logging.getLogger(__name__)
-
-LEARNED = ("parameters", "optimizer_state", "statistics", "learning_rate", "iteration")
-"""Fields of a ``Learner`` that mean something without its worlds."""
+LEARNED, ENVIRONMENTS = "learned", "environments"
 
 
 class Checkpoints:
-    """The checkpoints of one run, named by iteration; the last few are kept."""
+    """The checkpoints of one run, named by iteration; the last few are kept.
 
-    def __init__(self, folder: Path, keep: int = 3):
-        self._folder = CheckpointFolder(folder, keep)
+    Args:
+        folder: theirs.
+        keep: how many.
+        whole: save environments, too.
+    """
 
-    def save(self, learner: Learner) -> None:
+    def __init__(self, folder: Path, keep: int = 3, whole: bool = True):
+        self._folder = CheckpointFolder(folder, keep, (LEARNED, ENVIRONMENTS))
+        self._whole = whole
+
+    def save(self, trainer: Trainer, learner: Learner) -> None:
         """See ``CheckpointFolder.save``."""
-        self._folder.save(int(learner.iteration), _keys_to_data(learner))
+        items = {LEARNED: trainer.learned(learner)}
+        if self._whole:
+            items[ENVIRONMENTS] = _environments(learner)
+        self._folder.save(int(learner.iteration), items)
 
     def latest(self) -> int | None:
         """Iteration of the latest complete checkpoint, if there is one."""
         return self._folder.latest()
 
-    def restore(self, trainer: Trainer, key: jax.Array) -> Learner:
-        """Read the latest checkpoint.
-
-        Where it was saved on another number of devices, its worlds are dealt to the
-        trainer's: everything goes on, but not bit for bit as it would have.
-
-        Args:
-            trainer: built from the same configuration.
-            key: any random key; only its shape matters.
+    def learned(self) -> dict[str, np.ndarray]:
+        """What the latest checkpoint holds of a ``Learned``, by dotted name.
 
         Raises:
-            CheckpointError: if there is none, or it is damaged or of another shape.
+            CheckpointError: if there is none, or it is damaged.
         """
         with self._folder.reading() as (step, written):
-            devices = written["actors.first"][0]
-            like = _learner_on(devices, trainer, key)
-            check_shapes(written, shapes(jax.eval_shape(_keys_to_data, like)))
-            target = _placed(like, trainer)
-            data = self._folder.restore(step, target)
-        learner = _data_to_keys(data, like)
-        if devices != trainer.num_devices:
-            log.info(
-                "worlds of %d devices are dealt to %d", devices, trainer.num_devices
-            )
-            learner = learner.replace(actors=trainer.redistribute(learner.actors))
-        return learner
-
-    def restore_learned(self, trainer: Trainer, learner: Learner) -> Learner:
-        """Read from the latest checkpoint what was learned, and no worlds.
-
-        Args:
-            trainer: whose networks are those of the checkpoint; its worlds may differ.
-            learner: a learner of the trainer's, or its shapes.
-
-        Returns:
-            The learner with the checkpoint's ``LEARNED`` fields.
-
-        Raises:
-            CheckpointError: as ``restore`` does.
-        """
-        target = {
-            name: jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(
-                    x.shape, x.dtype, sharding=trainer.sharding.key
-                ),
-                getattr(learner, name),
-            )
-            for name in LEARNED
-        }
-        with self._folder.reading() as (step, written):
-            wanted = shapes(target)
-            found = {
-                name: shape
-                for name, shape in written.items()
-                if name.partition(".")[0] in LEARNED
-            }
-            check_shapes(found, wanted)
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                learned = reader.restore(
-                    self._folder.path / str(step) / "default",
-                    args=ocp.args.PyTreeRestore(
-                        item=target,
-                        restore_args=ocp.checkpoint_utils.construct_restore_args(
-                            target
-                        ),
-                        partial_restore=True,
-                    ),
+            if LEARNED not in written:
+                raise ValueError(
+                    "an earlier version of mjx_dex saved it, in another layout; "
+                    "continue with that version, or train again"
                 )
-        return learner.replace(**learned)
+            return self._folder.arrays(step, LEARNED)
+
+    def fits(self, trainer: Trainer) -> bool:
+        """Whether the latest checkpoint is whole, of environments like the trainer's.
+
+        Raises:
+            CheckpointError: as ``learned`` does.
+        """
+        with self._folder.reading() as (_, written):
+            like = jax.eval_shape(trainer.init, jax.random.key(0))
+            expected = shapes(jax.eval_shape(_environments, like))
+            return written.get(ENVIRONMENTS) == expected
+
+    def restore(self, trainer: Trainer) -> Learner:
+        """Read the latest checkpoint, which ``fits``, to continue bit for bit.
+
+        Raises:
+            CheckpointError: if it is damaged, or of other networks.
+        """
+        arrays, expected = self.learned(), trainer.learned_like()
+        with self._folder.reading() as (step, written):
+            check_shapes(written[LEARNED], shapes(expected))
+            like = jax.eval_shape(trainer.init, jax.random.key(0))
+            sharding = {"actors": trainer.sharding.actors, "key": trainer.sharding.key}
+            target = {
+                name: _placed(part, sharding[name])
+                for name, part in jax.eval_shape(_environments, like).items()
+            }
+            environments = self._folder.restore(step, ENVIRONMENTS, target)
+        placed = {n: jax.device_put(x, trainer.sharding.key) for n, x in arrays.items()}
+        learned = vars(trees.from_names(expected, placed)).copy()
+        learned.pop("progress")  # the environments hold it themselves
+        return Learner(**learned, **_data_to_keys(environments, like))
 
     def close(self) -> None:
         """Release the folder."""
         self._folder.close()
 
 
-def _learner_on(devices: int, trainer: Trainer, key: jax.Array) -> Learner:
-    """Shapes and types of a trainer's learner, if it had so many devices."""
-    like = jax.eval_shape(trainer.init, key)
-    deal = functools.partial(rollout.redistribute, trainer.vector_env, devices=devices)
-    return like.replace(actors=jax.eval_shape(deal, like.actors))
+def _environments(learner: Learner) -> dict[str, Any]:
+    """What a portable checkpoint lacks."""
+    return _keys_to_data({"actors": learner.actors, "key": learner.key})
 
 
-def _placed(like: Learner, trainer: Trainer) -> Learner:
-    """What to restore: ``like``, and where its arrays go."""
-    sharding = trainer.sharding
-    if like.actors.first.shape[0] != trainer.num_devices:
-        # On every device, until they are dealt.
-        sharding = sharding.replace(actors=sharding.key)
+def _placed(like: Any, sharding: jax.sharding.Sharding) -> Any:
+    """What to restore, and where its arrays go."""
     return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(_keys_to_data, like),
-        _broadcast_prefix(sharding, like),
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
     )
 
 
@@ -135,17 +113,12 @@ def _keys_to_data(tree):
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
-def _data_to_keys(tree, like):
-    return jax.tree.map(
-        lambda x, y: jax.random.wrap_key_data(x) if _is_key(y) else x, tree, like
-    )
-
-
-def _broadcast_prefix(prefix: Learner, tree: Learner) -> Learner:
-    """Repeat each field of ``prefix`` for every leaf of that field of ``tree``."""
-
-    def repeat(name):
-        leaf = getattr(prefix, name)
-        return jax.tree.map(lambda _: leaf, getattr(tree, name))
-
-    return Learner(**{name: repeat(name) for name in Learner.__dataclass_fields__})
+def _data_to_keys(environments: dict[str, Any], like: Learner) -> dict[str, Any]:
+    return {
+        name: jax.tree.map(
+            lambda x, y: jax.random.wrap_key_data(x) if _is_key(y) else x,
+            tree,
+            getattr(like, name),
+        )
+        for name, tree in environments.items()
+    }

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mjx_dex import trees
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.networks import Carry, Network
 from mjx_dex.learning.vector import VectorEnvironment
@@ -41,10 +40,19 @@ class Experience:
     """[chunks, num_envs, units] value memory before each chunk."""
 
 
-def start(vector_env: VectorEnvironment, agent: Agent, key: jax.Array) -> Actors:
-    """Begin an episode everywhere, with empty memories."""
+def start(
+    vector_env: VectorEnvironment, agent: Agent, key: jax.Array, progress: Any = None
+) -> Actors:
+    """Begin an episode everywhere, with empty memories.
+
+    Args:
+        vector_env: this device's environments.
+        agent: whose memories they are.
+        key: random key.
+        progress: see ``VectorEnvironment.reset``.
+    """
     key, reset_key = jax.random.split(key)
-    env_state, observation = vector_env.reset(reset_key)
+    env_state, observation = vector_env.reset(reset_key, progress)
     num_envs = vector_env.num_envs
 
     def empty(network: Network) -> Carry:
@@ -59,22 +67,6 @@ def start(vector_env: VectorEnvironment, agent: Agent, key: jax.Array) -> Actors
         policy_carry=empty(agent.networks.policy),
         value_carry=empty(agent.networks.value),
         key=key,
-    )
-
-
-def redistribute(vector_env: VectorEnvironment, actors: Actors, devices: int) -> Actors:
-    """Deal [devices before, ...] actors to another number of devices."""
-    first, policy_carry, value_carry, observation = trees.regroup(
-        (actors.first, actors.policy_carry, actors.value_carry, actors.observation),
-        devices,
-    )
-    return Actors(
-        env_state=vector_env.redistribute(actors.env_state, devices),
-        observation=observation,
-        first=first,
-        policy_carry=policy_carry,
-        value_carry=value_carry,
-        key=jax.random.split(actors.key[0], devices),
     )
 
 

@@ -41,6 +41,22 @@ class Learner:
     """[devices, ...] each device's own environments."""
 
 
+@struct.dataclass
+class Learned:
+    """What a ``Learner`` has learned, without its environments: a portable checkpoint.
+
+    It continues on any number of devices and environments; see ``resuming.resume``.
+    """
+
+    parameters: dict[str, Any]
+    optimizer_state: dict[str, Any]
+    statistics: dict[str, Statistics]
+    learning_rate: jax.Array
+    iteration: jax.Array
+    progress: Any
+    """See ``VectorEnvironment.progress``; all other fields are the ``Learner``'s."""
+
+
 class Trainer:
     """Recurrent PPO on any ``VectorEnvironment``, data-parallel over ``devices``.
 
@@ -65,9 +81,31 @@ class Trainer:
         self._config = _share(ppo, self.num_devices)
         self.steps_per_iteration = vector_env.num_envs * ppo.horizon * self.num_devices
 
-    def init(self, key: jax.Array) -> Learner:
-        """A new learner, its environments started."""
-        return self._init(key)
+    def init(self, key: jax.Array, progress: Any = None) -> Learner:
+        """A new learner, its environments started.
+
+        Args:
+            key: random key.
+            progress: what the environments continue with, of ``Learned``; None at the
+                very beginning.
+        """
+        return self._init(key, progress)
+
+    def learned(self, learner: Learner) -> Learned:
+        """All of a learner but its environments, the same on every device."""
+        return Learned(
+            parameters=learner.parameters,
+            optimizer_state=learner.optimizer_state,
+            statistics=learner.statistics,
+            learning_rate=learner.learning_rate,
+            iteration=learner.iteration,
+            progress=self._progress(learner.actors.env_state),
+        )
+
+    def learned_like(self) -> Learned:
+        """Shapes and types of ``learned``, with this trainer's environments."""
+        learner = jax.eval_shape(self.init, jax.random.key(0))
+        return jax.eval_shape(self.learned, learner)
 
     def iterate(self, learner: Learner) -> tuple[Learner, dict[str, jax.Array]]:
         """Run one iteration.
@@ -86,30 +124,20 @@ class Trainer:
         """Over which training is spread."""
         return self._mesh.devices.size
 
-    def redistribute(self, actors: rollout.Actors) -> rollout.Actors:
-        """Deal [devices before, ...] actors to this trainer's devices.
-
-        Raises:
-            ValueError: if their worlds cannot be dealt evenly.
-        """
-        deal = functools.partial(
-            rollout.redistribute, self.vector_env, devices=self.num_devices
-        )
-        return jax.jit(deal, out_shardings=self.sharding.actors)(actors)
-
     def agent(self, learner: Learner) -> Agent:
         """The networks as they are now."""
         return Agent(self._networks, learner.parameters, learner.statistics)
 
     @functools.cached_property
     def _init(self):
-        start = self._on_all_devices(
-            self._start, (PartitionSpec(),), PartitionSpec(DEVICES)
-        )
+        split = PartitionSpec(DEVICES)
+        start = self._on_all_devices(self._start, (PartitionSpec(), split), split)
 
-        def init(key):
+        def init(key, progress):
             key, actors_key, network_key = jax.random.split(key, 3)
-            actors = start(actors_key)
+            if progress is not None:
+                progress = self.vector_env.deal_progress(progress, self.num_devices)
+            actors = start(actors_key, progress)
             # One observation of the first device: the networks learn its size from it.
             sample = jax.tree.map(lambda x: x[0, :1], actors.observation)
             parameters = self._initial_parameters(network_key, sample)
@@ -131,6 +159,10 @@ class Trainer:
         return self._jit(init, out_shardings=self.sharding)
 
     @functools.cached_property
+    def _progress(self):
+        return jax.jit(self.vector_env.progress, out_shardings=self.sharding.key)
+
+    @functools.cached_property
     def _iterate(self):
         spec = self._learner_spec()
         iterate = self._on_all_devices(
@@ -149,10 +181,11 @@ class Trainer:
             "value": value.init(value_key, value.initial_carry(), sample.value, first),
         }
 
-    def _start(self, key: jax.Array) -> rollout.Actors:
+    def _start(self, key: jax.Array, progress: Any) -> rollout.Actors:
         key = jax.random.fold_in(key, jax.lax.axis_index(DEVICES))
         agent = Agent(self._networks, {}, {})
-        actors = rollout.start(self.vector_env, agent, key)
+        progress = jax.tree.map(lambda x: x[0], progress)  # this device's
+        actors = rollout.start(self.vector_env, agent, key, progress)
         return jax.tree.map(lambda x: _strong(x)[None], actors)
 
     def _iterate_one_device(self, learner: Learner):

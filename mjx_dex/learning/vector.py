@@ -28,8 +28,14 @@ class VectorEnvironment(Protocol):
     num_envs: int
     action_shape: tuple[int, int | None]
 
-    def reset(self, key: jax.Array) -> tuple[Any, Observation]:
-        """Begin an episode in each; observations are [num_envs, ...]."""
+    def reset(self, key: jax.Array, progress: Any = None) -> tuple[Any, Observation]:
+        """Begin an episode in each; observations are [num_envs, ...].
+
+        Args:
+            key: random key.
+            progress: where to continue, one device's part of ``deal_progress``;
+                None at the very beginning.
+        """
 
     def step(self, state: Any, actions: jax.Array) -> tuple[Any, TimeStep]:
         """Take one action in each and restart those that ended.
@@ -44,8 +50,15 @@ class VectorEnvironment(Protocol):
         Called once in an iteration.
         """
 
-    def redistribute(self, states: Any, devices: int) -> Any:
-        """Deal [devices before, ...] states to another number of devices."""
+    def progress(self, states: Any) -> Any:
+        """What outlives the environments, of [devices, ...] states: a curriculum.
+
+        It is saved with what is learned, and must not depend on the number of devices.
+        An empty dictionary if there is nothing.
+        """
+
+    def deal_progress(self, progress: Any, devices: int) -> Any:
+        """[devices, ...] what the environments of each device continue with."""
 
 
 class AutoReset:
@@ -55,7 +68,7 @@ class AutoReset:
         self.env, self.num_envs = env, num_envs
         self.action_shape = env.action_shape
 
-    def reset(self, key):
+    def reset(self, key, progress=None):
         """See ``VectorEnvironment.reset``."""
         key, *keys = jax.random.split(key, self.num_envs + 1)
         states, observation = jax.vmap(self.env.reset)(jnp.stack(keys))
@@ -77,7 +90,10 @@ class AutoReset:
         """See ``VectorEnvironment.synchronize``: nothing is held in common."""
         return state
 
-    def redistribute(self, states, devices):
-        """See ``VectorEnvironment.redistribute``."""
-        worlds, keys = states
-        return trees.regroup(worlds, devices), jax.random.split(keys[0], devices)
+    def progress(self, states):
+        """See ``VectorEnvironment.progress``: there is none."""
+        return {}
+
+    def deal_progress(self, progress, devices):
+        """See ``VectorEnvironment.deal_progress``."""
+        return {}

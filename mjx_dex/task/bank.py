@@ -23,6 +23,17 @@ PATIENCE = 30
 
 
 @struct.dataclass
+class Progress:
+    """What outlives environments that are started anew."""
+
+    goal_angle_limits: jax.Array
+    """[num_envs] each environment's largest turn to a 'near' goal [rad]: the
+    curriculum."""
+    adaptive: AdaptiveState
+    """Bounds of adaptive randomization; counts are of all devices."""
+
+
+@struct.dataclass
 class BankState:
     """All worlds of one device."""
 
@@ -58,10 +69,19 @@ class BankedEnvironments:
         """See ``HandEnv.action_shape``."""
         return self.env.action_shape
 
-    def reset(self, key: jax.Array) -> tuple[BankState, Observation]:
-        """Fill the bank, then deal an episode to every world."""
+    def reset(
+        self, key: jax.Array, progress: Progress | None = None
+    ) -> tuple[BankState, Observation]:
+        """Fill the bank, then deal an episode to every environment.
+
+        Args:
+            key: random key.
+            progress: curriculum and bounds to continue with; None to begin with.
+        """
         key, begin_key, deal_key = jax.random.split(key, 3)
-        adaptive = self.env.adaptive.init()
+        if progress is None:
+            progress = self._first_progress()
+        adaptive = progress.adaptive
         begin_keys = jax.random.split(begin_key, self._size)
         starting = jax.vmap(self.env.begin, (0, None))(begin_keys, adaptive)
         ready, stored = starting, jnp.zeros((), jnp.int32)
@@ -79,12 +99,18 @@ class BankedEnvironments:
         ready, starting, stored, _ = jax.lax.while_loop(
             is_filling, fill, (ready, starting, stored, 0)
         )
-        limit = jnp.full(self.num_envs, self.env.first_angle_limit, jnp.float32)
-        worlds = self._deal(ready, deal_key, limit, adaptive)
+        worlds = self._deal(ready, deal_key, progress.goal_angle_limits, adaptive)
         worlds, observation = jax.vmap(self.env.observe)(worlds)
         starting = jax.tree.map(lambda x: x[: self._num_starting], starting)
         state = BankState(worlds, ready, starting, adaptive, stored, key)
         return state, observation
+
+    def _first_progress(self) -> Progress:
+        limit = self.env.first_angle_limit
+        return Progress(
+            goal_angle_limits=jnp.full(self.num_envs, limit, jnp.float32),
+            adaptive=self.env.adaptive.init(),
+        )
 
     def check(self, state: BankState) -> None:
         """Raise ValueError if ``reset`` gave up before the bank was full."""
@@ -144,29 +170,42 @@ class BankedEnvironments:
             adaptive=self.env.adaptive.judge(state.adaptive, axis_name)
         )
 
-    def redistribute(self, states: BankState, devices: int) -> BankState:
-        """Deal the worlds of [devices before, ...] states to another number of them."""
+    def progress(self, states: BankState) -> Progress:
+        """See ``VectorEnvironment.progress``: curriculum and adaptive bounds."""
+        adaptive = states.adaptive
+        return Progress(
+            goal_angle_limits=states.worlds.goal_angle_limit.reshape(-1),
+            adaptive=AdaptiveState(
+                levels=adaptive.levels[0],  # the same on all devices
+                goals=adaptive.goals.sum(0),
+                episodes=adaptive.episodes.sum(0),
+            ),
+        )
+
+    def deal_progress(self, progress: Progress, devices: int) -> Progress:
+        """See ``VectorEnvironment.deal_progress``.
+
+        Another number of environments gets the same distribution of limits, every
+        device its share of all quantiles.
+        """
+        limits, total = progress.goal_angle_limits, devices * self.num_envs
+        if len(limits) != total:
+            ranks = (jnp.arange(total) + 0.5) * len(limits) / total
+            limits = jnp.sort(limits)[ranks.astype(jnp.int32)]
+            limits = limits.reshape(self.num_envs, devices).T
 
         def on_first(counts):
-            total = counts.sum(0)
-            return jnp.zeros((devices, *total.shape), total.dtype).at[0].set(total)
+            zeros = jnp.zeros((devices, *counts.shape), counts.dtype)
+            return zeros.at[0].set(counts)
 
-        adaptive = states.adaptive
-        worlds, ready, starting = trees.regroup(
-            (states.worlds, states.ready, states.starting), devices
-        )
-        return BankState(
-            worlds=worlds,
-            ready=ready,
-            starting=starting,
+        adaptive = progress.adaptive
+        return Progress(
+            goal_angle_limits=limits.reshape(devices, self.num_envs),
             adaptive=AdaptiveState(
-                levels=jnp.stack([adaptive.levels[0]] * devices),
+                levels=jnp.stack([adaptive.levels] * devices),
                 goals=on_first(adaptive.goals),
                 episodes=on_first(adaptive.episodes),
             ),
-            # Full, and which of its episodes is the oldest is forgotten.
-            stored=jnp.full(devices, ready.episode_steps.shape[1], jnp.int32),
-            key=jax.random.split(states.key[0], devices),
         )
 
     def _deal(

@@ -22,7 +22,13 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mjx_dex import settings
-from mjx_dex.checkpoints import CheckpointError, CheckpointFolder, check_shapes, shapes
+from mjx_dex.checkpoints import (
+    ONLY,
+    CheckpointError,
+    CheckpointFolder,
+    check_shapes,
+    shapes,
+)
 from mjx_dex.physics.native import available_cores
 from mjx_dex.report import read_metrics
 from mjx_dex.train import StopOnInterrupt, set_up_process
@@ -142,7 +148,7 @@ def train(command: TrainCommand, started: float) -> None:
         if command.resume:
             learner = restore(checkpoints, learner)
         else:
-            checkpoints.save(0, learner)
+            checkpoints.save(0, {ONLY: learner})
         # A run that has a configuration has a checkpoint, too, and can be resumed.
         settings.save(config, run_dir / "config.yaml")
         minutes = np.inf if command.max_minutes is None else command.max_minutes
@@ -155,7 +161,7 @@ def train(command: TrainCommand, started: float) -> None:
         checkpoints.close()
     plot_learning_curve(run_dir)
     print(f"saved {run_dir} after {done:,} batches")
-    print(f"  go on:    python -m mjx_dex.vision.train --resume --run-dir {run_dir}")
+    print(f"  continue: python -m mjx_dex.vision.train --resume --run-dir {run_dir}")
     print(f"  evaluate: python -m mjx_dex.vision.evaluate {run_dir}")
 
 
@@ -180,8 +186,8 @@ def learn(
                 if not np.isfinite(metrics[name]):
                     raise ValueError(
                         f"{name} became {metrics[name]} in batch {number}; a lower "
-                        "--learning.learning-rate may help. --resume goes on from the "
-                        f"checkpoint of batch {checkpoints.latest()}"
+                        "--learning.learning-rate may help. --resume continues from "
+                        f"the checkpoint of batch {checkpoints.latest()}"
                     )
             run_log.write(number, metrics)
             if number % LOOK_EVERY == 1:
@@ -189,7 +195,7 @@ def learn(
             is_over = number >= config.learning.batches or time.monotonic() > deadline
             is_over |= interrupt.asked
             if is_over or time.monotonic() - saved > seconds_between:
-                checkpoints.save(number, latest)
+                checkpoints.save(number, {ONLY: latest})
                 saved = time.monotonic()
             if is_over:
                 return number
@@ -246,8 +252,8 @@ def restore(checkpoints: CheckpointFolder, like: PoseLearner) -> PoseLearner:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like
     )
     with checkpoints.reading() as (step, written):
-        check_shapes(written, shapes(like))
-        return checkpoints.restore(step, target)
+        check_shapes(written[ONLY], shapes(like))
+        return checkpoints.restore(step, ONLY, target)
 
 
 def batches_of(

@@ -187,9 +187,7 @@ def trainer_on(count):
 def learn(trainer, learner, experience):
     """One optimization of ``learner`` on ``experience``, spread over the devices."""
     key, actors_key = jax.random.split(jax.random.key(1))
-    actors = rollout.start(AutoReset(Memory(), WORLDS), trainer.agent(learner), key)
-    actors = jax.tree.map(lambda x: x[None], actors)
-    learner = learner.replace(key=actors_key, actors=trainer.redistribute(actors))
+    learner = learner.replace(key=key, actors=trainer.init(actors_key).actors)
     spec = trainer._learner_spec()
     worlds = PartitionSpec(None, None, "devices"), PartitionSpec(None, "devices")
     experience_spec = rollout.Experience(worlds[0], worlds[1], worlds[1])

@@ -1,0 +1,192 @@
+"""A run continues on another engine, device, number of environments or horizon."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_train import TINY, error_of, rows
+
+from mjx_dex import lineage, sources, train
+from mjx_dex.config import Config, replace
+from mjx_dex.learning.checkpoints import Checkpoints
+from mjx_dex.runs import load_config
+from mjx_dex.train import make_trainer
+from robot_bridge import export
+from robot_bridge.bundle import load as load_bundle
+
+MANY = [
+    *(*TINY, "--num-envs", "64", "--bank.size", "8", "--bank.starting", "4"),
+    *("--ppo.minibatch-size", "128", "--ppo.kl-target", "0.02"),
+    # Goals so near, and episodes so short, that the curriculum moves all the time.
+    *("--task.goal.distribution", "near", "--task.goal.widening", "0.05"),
+    *("--task.goal.narrowing", "0.01", "--task.goal.seconds", "0.24"),
+    *("--randomization.adaptive.enabled", "--randomization.adaptive.episodes", "2"),
+    *("--randomization.adaptive.widen-at", "0", "--randomization.adaptive.narrow-at"),
+    "0",
+]
+FEW = ["--num-envs", "16", "--ppo.minibatch-size", "32", "--ppo.horizon", "8"]
+ON_WARP = ["--engine", "warp", *FEW]
+"""Another engine, number of environments, horizon and minibatch: 128 steps, not 256."""
+
+
+def learned(run):
+    """What a run's latest checkpoint has learned, by dotted name."""
+    checkpoints = Checkpoints(run / "checkpoints")
+    arrays = checkpoints.learned()
+    checkpoints.close()
+    return arrays
+
+
+def continued(arguments, capsys):
+    """What the command says of what it continues."""
+    capsys.readouterr()
+    assert train.main(arguments) == 0
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if line.startswith("continues ")]
+    return line
+
+
+def assert_carried(before, after, without=()):
+    """All that is learned but the curriculum's limits, which are dealt, is the same."""
+    for name, array in before.items():
+        if name.startswith(("progress.goal_angle_limits", *without)):
+            continue
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory):
+    """Four iterations of 256 steps on the C engine."""
+    folder = tmp_path_factory.mktemp("runs") / "native"
+    arguments = [*MANY, "--run-dir", str(folder), "--max-env-steps", "1024"]
+    assert train.main(arguments) == 0
+    limits = learned(folder)["progress.goal_angle_limits"]
+    assert len(np.unique(limits)) > 3
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(native, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundles") / "native.dex"
+    assert export.main([str(native), str(out)]) == 0
+    return out
+
+
+def copy_of(run, tmp_path):
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def test_from_native_to_warp_and_back(native, tmp_path, capsys):
+    run = copy_of(native, tmp_path)
+    start = learned(run)
+    # Nothing is trained: the checkpoint of the start is what was carried.
+    to_warp = ["--resume", "--run-dir", str(run), *ON_WARP]
+    line = continued([*to_warp, "--max-env-steps", "1024"], capsys)
+    assert line == (
+        f"continues {run} after 1,024 env steps (iteration 4). Carried: policy, value "
+        "network, optimizer, learning rate, iteration, curriculum and adaptive bounds. "
+        "Started anew: environments (64 on native before, 16 on warp now)"
+    )
+    assert train.main([*to_warp, "--max-env-steps", "1280"]) == 0
+    assert [row["env_steps"] for row in rows(run)] == [256, 512, 768, 1024, 1152, 1280]
+    assert [row["iteration"] for row in rows(run)] == [1, 2, 3, 4, 5, 6]
+    before = learned(run)
+    assert len(before["progress.goal_angle_limits"]) == 16
+    back = [*("--resume", "--run-dir", str(run), "--engine", "native"), *MANY[2:]]
+    line = continued([*back, "--max-env-steps", "1536"], capsys)
+    assert "(16 on warp before, 64 on native now)" in line
+    assert rows(run)[-1]["env_steps"] == 1536
+    sessions = lineage.read(run).here
+    assert [s.engine for s in sessions] == ["native", "warp", "native"]
+    assert [s.env_steps for s in sessions] == [0, 1024, 1280]
+    assert start.keys() == before.keys()
+
+
+@pytest.mark.parametrize("kind", ["whole", "portable", "bundle"])
+def test_what_is_carried_is_equal_bit_for_bit(native, bundle, kind, tmp_path, capsys):
+    """Onto another number of environments, before anything is learned there."""
+    before = learned(native)
+    source = {"whole": native, "bundle": bundle}.get(kind)
+    if kind == "portable":
+        source = copy_of(native, tmp_path)
+        shutil.rmtree(source / "checkpoints" / "4" / "environments")
+    run = tmp_path / "new"
+    arguments = ["--from-run", str(source), "--run-dir", str(run), *FEW]
+    line = continued([*arguments, "--max-env-steps", "0"], capsys)
+    anew = "optimizer, environments" if kind == "bundle" else "environments"
+    assert f"Started anew: {anew} (64 on native before, 16 on native now)" in line
+    without = ("optimizer_state",) if kind == "bundle" else ()
+    assert_carried(before, learned(run), without)
+    # Every fourth of the sorted limits.
+    old = np.sort(before["progress.goal_angle_limits"])
+    new = learned(run)["progress.goal_angle_limits"]
+    np.testing.assert_array_equal(np.sort(new), old[2::4])
+    assert lineage.read(run).env_steps(4) == 1024
+    assert [s.run for s in lineage.read(run).before] == ["native"]
+
+
+def test_a_portable_checkpoint_continues_in_place(native, tmp_path, capsys):
+    run = copy_of(native, tmp_path)
+    shutil.rmtree(run / "checkpoints" / "4" / "environments")
+    arguments = ["--resume", "--run-dir", str(run), "--max-env-steps", "1280"]
+    line = continued(arguments, capsys)
+    assert "Started anew: environments (64 on native before, 64 on native now)" in line
+    assert rows(run)[-1]["env_steps"] == 1280
+
+
+def test_a_run_may_save_portable_checkpoints_alone(native, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["--from-run", str(native), "--run-dir", str(run)]
+    arguments += ["--checkpoint", "portable", "--max-env-steps", "0"]
+    assert train.main(arguments) == 0
+    assert (run / "checkpoints/4/learned").is_dir()
+    assert not (run / "checkpoints/4/environments").exists()
+
+
+def test_other_minibatches_keep_the_environments(native, tmp_path, capsys):
+    run = copy_of(native, tmp_path)
+    arguments = ["--resume", "--run-dir", str(run), "--ppo.minibatches", "2"]
+    line = continued([*arguments, "--max-env-steps", "1280"], capsys)
+    assert line.endswith("Everything is carried, environments included")
+
+
+def test_a_horizon_may_change_where_it_stands(native, tmp_path, capsys):
+    run = copy_of(native, tmp_path)
+    arguments = ["--resume", "--run-dir", str(run), "--ppo.horizon", "8"]
+    continued([*arguments, "--max-env-steps", "1536"], capsys)
+    assert [row["env_steps"] for row in rows(run)][-2:] == [1024, 1536]
+
+
+def test_a_bundle_of_format_1_gives_its_policy():
+    source = sources.read(Path(__file__).parents[1] / "policies/near.dex")
+    assert source.env_steps == 37_027_840
+    # Of training, not of the trials that the bundle is meant for.
+    assert source.config.task.goal.seconds == 8.0
+    parts = {name.split(".")[1] for name in source.arrays}
+    assert parts == {"policy"}
+
+
+def test_a_portable_checkpoint_of_512_256_is_below_30_mb():
+    config = replace(Config(), **{"network.hidden": 512, "network.memory": 256})
+    like = make_trainer(config).learned_like()
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
+    print(f"{size / 1e6:.1f} MB")
+    assert size < 30e6
+
+
+def test_a_bundle_that_was_changed_is_one_line(bundle, tmp_path, capsys):
+    copy = shutil.copytree(bundle, tmp_path / "copy.dex")
+    with (copy / "training.npz").open("ab") as file:
+        file.write(b"x")
+    arguments = ["--from-run", str(copy), "--run-dir", str(tmp_path / "run")]
+    error = error_of(arguments, capsys)
+    assert f"{copy}/training.npz is not what was exported" in error
+
+
+def test_a_bundle_does_not_need_it_to_run(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy.dex")
+    (copy / "training.npz").unlink()
+    assert load_bundle(copy).manifest["training"]["env_steps"] == 1024
+    assert load_config(copy).task.goal.seconds == 0.24
