@@ -60,7 +60,7 @@ def finish(processes):
 def rows(run_dir):
     """Logged metrics, but for those that a clock decides."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    clocked = ("time", "env_steps_per_second")
+    clocked = ("time", "seconds", "env_steps_per_second")
     return [
         {name: x for name, x in json.loads(line).items() if name not in clocked}
         for line in lines

@@ -1,0 +1,233 @@
+"""``python -m mjx_dex.solver``: what solver settings and buffers gain, and what they cost.
+
+Every variant steps the same recorded states by a control step, in turns with the
+settings as configured. What it makes of them is set against MuJoCo's C engine: how far
+joints and object end from where they end there, and how deep contacts are.
+"""
+
+import copy
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import mujoco
+import numpy as np
+
+from mjx_dex import costs, settings
+from mjx_dex.config import Config, replace
+from mjx_dex.files import write_at_once
+from mjx_dex.hand import Hand, build_hand
+from mjx_dex.hand.model import NUM_JOINTS
+from mjx_dex.physics import make_engine
+from mjx_dex.physics.contacts import measure_contacts
+from mjx_dex.task import with_buffers
+from mjx_dex.train import set_up_process
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the configured physics."""
+
+    physics: dict[str, int] = field(default_factory=dict)
+    """Fields of ``PhysicsConfig``."""
+    options: dict[str, int] = field(default_factory=dict)
+    """Fields of MuJoCo's ``opt``."""
+    disabled: int = 0
+    """Bits added to ``opt.disableflags``."""
+
+
+SPARSE = {"jacobian": int(mujoco.mjtJacobian.mjJAC_SPARSE)}
+NO_CCD = int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
+FEW_ITERATIONS = {"iterations": 5, "ls_iterations": 10}
+FEW_BUFFERS = {"max_contacts": 16, "max_constraints": 144}
+
+VARIANTS = {
+    "as configured": Variant(),
+    "5 iterations of 10": Variant(physics=FEW_ITERATIONS),
+    "16 contacts, 144 rows": Variant(physics=FEW_BUFFERS),
+    "sparse Jacobian": Variant(options=SPARSE),
+    "boxes by separating axes": Variant(disabled=NO_CCD),
+    "all of these": Variant(FEW_ITERATIONS | FEW_BUFFERS, SPARSE, NO_CCD),
+}
+"""Compared; the first is the baseline of the ratios."""
+
+
+@dataclass(frozen=True)
+class SolverCommand(Config):
+    """Options of the command itself, beside the configuration's."""
+
+    config: str | None = None
+    """Configuration whose environments are stepped; by default quickstart on a CPU,
+    single_gpu on an accelerator."""
+    variants: tuple[str, ...] = ()
+    """Only these, beside the baseline."""
+    envs: tuple[int, ...] = ()
+    """Numbers of environments; by default the configured one."""
+    repeats: int = 5
+    """Timed runs of each variant, each beside one of the baseline."""
+    max_minutes: float = float("inf")
+    """Variants that would not be begun by then are left out, and said to be."""
+    json: Path = Path("solver.json")
+    """The table is saved to this file."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant at one number of environments."""
+
+    variant: str
+    environments: int
+    env_steps_per_second: float
+    ratio: float
+    """Of its pace to the baseline's, in pairs."""
+    overflowed: int
+    """Environment steps with a full buffer, in one run."""
+    joints: float
+    """RMS distance from the C engine's joint angles after a control step [rad]."""
+    position: float
+    """RMS distance of the object's centre [m]."""
+    penetration: float
+    """Mean depth of contacts after the step [m]."""
+    deepest_1_percent: float
+    """99th percentile of it [m]."""
+
+    def __str__(self):
+        return (
+            f"{self.variant:25} {self.environments:8,} "
+            f"{self.env_steps_per_second:12,.0f} {self.ratio:6.2f} "
+            f"{self.overflowed:10,} {self.joints:9.1e} {1e3 * self.position:9.3f} "
+            f"{1e3 * self.penetration:8.3f} {1e3 * self.deepest_1_percent:8.3f}"
+        )
+
+
+HEADER = (
+    f"{'variant':25} {'envs':>8} {'env steps/s':>12} {'ratio':>6} {'overflowed':>10} "
+    f"{'joints':>9} {'object mm':>9} {'depth mm':>8} {'99% mm':>8}"
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    deadline_of = time.monotonic()
+    set_up_process()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        preset = "quickstart" if jax.default_backend() == "cpu" else "single_gpu"
+        base = settings.early_option(arguments, "--config") or preset
+        command = settings.from_command_line(
+            SolverCommand, settings.load(base), arguments, description=__doc__
+        )
+        compare(command, deadline_of + 60 * command.max_minutes)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"saved {command.json}")
+    return 0
+
+
+def compare(command: SolverCommand, deadline: float) -> list[Row]:
+    """Measure, print and save every variant that there is time for.
+
+    Raises:
+        ValueError: if a variant is unknown.
+    """
+    unknown = [name for name in command.variants if name not in VARIANTS]
+    if unknown:
+        raise ValueError(f"--variants: {unknown[0]} is none of {', '.join(VARIANTS)}")
+    config, rows = settings.config_of(command), []
+    print(HEADER)
+    for envs in command.envs or (config.num_envs,):
+        engine = config.engine
+        sized = costs.with_worlds(config, engine, envs, config.randomization.preset)
+        stage = Stage(with_buffers(sized), command.repeats)
+        for name in command.variants or VARIANTS:
+            if time.monotonic() > deadline:
+                print(f"left out, for the time is over: {name}, {envs} environments")
+                continue
+            rows.append(stage.measure(name))
+            print(rows[-1], flush=True)
+            write_at_once(command.json, json.dumps([vars(row) for row in rows]))
+    return rows
+
+
+class Stage:
+    """Recorded states of one number of environments, and the baseline on them."""
+
+    def __init__(self, config: Config, repeats: int):
+        self._config, self._repeats = config, repeats
+        self._hand = build_hand(config.hand, config.object, config.physics)
+        self._inputs = costs.recorded_inputs(config)
+        native = make_engine("native", self._hand, config.physics)
+        self._truth, _ = _program(native.step, self._inputs)()
+        self._baseline = self._make(Variant())
+
+    def measure(self, name: str) -> Row:
+        """One variant, in turns with the baseline."""
+        run = self._make(VARIANTS[name])
+        seconds, ratios = [], []
+        for _ in range(self._repeats):
+            before, after = _seconds(self._baseline), _seconds(run)
+            seconds.append(after)
+            ratios.append(before / after)
+        state, overflowed = run()
+        qpos, truth = (
+            np.asarray(x.qpos, float).reshape(-1, x.qpos.shape[-1])
+            for x in (state, self._truth)
+        )
+        qvel = np.asarray(state.qvel).reshape(len(qpos), -1)
+        contacts = measure_contacts(self._hand.model, qpos, qvel)
+        moved = qpos - truth
+        position = moved[:, NUM_JOINTS : NUM_JOINTS + 3]
+        return Row(
+            variant=name,
+            environments=self._config.num_envs,
+            env_steps_per_second=len(qpos) / statistics.median(seconds),
+            ratio=statistics.median(ratios),
+            overflowed=int((np.asarray(overflowed) > 0).sum()),
+            joints=float(np.sqrt(np.square(moved[:, :NUM_JOINTS]).mean())),
+            position=float(np.sqrt(np.square(position).sum(1).mean())),
+            penetration=contacts.mean_penetration,
+            deepest_1_percent=contacts.deepest_1_percent,
+        )
+
+    def _make(self, variant: Variant) -> Callable:
+        physics = dataclasses.replace(self._config.physics, **variant.physics)
+        hand = _with_options(self._hand, variant, physics)
+        engine = make_engine(self._config.engine, hand, physics)
+        return _program(engine.step, self._inputs)
+
+
+def _with_options(hand: Hand, variant: Variant, physics) -> Hand:
+    model = copy.copy(hand.model)
+    options = {"iterations": physics.iterations, "ls_iterations": physics.ls_iterations}
+    for name, value in (options | variant.options).items():
+        setattr(model.opt, name, value)
+    model.opt.disableflags |= variant.disabled
+    return dataclasses.replace(hand, model=model)
+
+
+def _program(step: Callable, inputs) -> Callable:
+    """Steps all recorded states, one control step after another, once compiled."""
+
+    def run(inputs):
+        return jax.lax.map(lambda arguments: jax.vmap(step)(*arguments), inputs)
+
+    compiled = jax.jit(run).lower(inputs).compile()
+    jax.block_until_ready(compiled(inputs))
+    return lambda: compiled(inputs)
+
+
+def _seconds(run: Callable) -> float:
+    begun = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    sys.exit(main())
