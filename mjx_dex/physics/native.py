@@ -38,8 +38,7 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, hand: Hand, config: PhysicsConfig):
-        self._pairs = contact_pairs(hand)
-        _set_up(self._pairs)
+        self._pairs = prepare(hand)
         self._threads = config.threads or available_cores()
         # Number of axes of each argument of ``step`` for a single world.
         world = _primary(nominal_parameters(hand.model)), initial_state(hand.model)
@@ -85,6 +84,33 @@ class NativeEngine:
                 self._worlds[nsim] = _Worlds(self._pairs, nsim, self._threads)
             result = self._worlds[nsim].step(*flat)
         return jax.tree.map(lambda x: x.reshape((*leading, *x.shape[1:])), result)
+
+
+def prepare(hand: Hand) -> ContactPairs:
+    """The scene as this engine steps it: the physics of ``hand.model``, made faster.
+
+    Contacts are explicit pairs, and solver settings suit CPUs. Parameters are the
+    float32 ones that every engine is given: an environment that was never given others
+    then equals one that got them back, bit for bit.
+
+    Raises:
+        ValueError: if the scene's contacts cannot be listed, see ``contact_pairs``.
+    """
+    pairs = contact_pairs(hand)
+    model = pairs.model
+    # An environment that blows up must be seen, counted and reset by the task, as on
+    # the other engines; MuJoCo's C engine would silently put it back to qpos0.
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    # The same forces, found faster (docs/physics.md): finding islands and solving them
+    # one by one takes longer than solving all at once, and most of the constraints'
+    # Jacobian is zero.
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
+    model.opt.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
+    for value in (model.opt.gravity, *(getattr(model, n) for n in PARAMETER_FIELDS)):
+        value[:] = np.float32(value)
+    model.pair_friction[pairs.ids] = pairs.friction(model.geom_friction)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return pairs
 
 
 def available_cores() -> int:
@@ -143,14 +169,12 @@ class _Worlds:
         """Write the rows that changed; constants derived from them follow."""
         changed = np.zeros(self.batch.nsim, bool)
         for name, values in parameters.items():
-            if name in self.parameters:
-                differs = (self.parameters[name] != values).reshape(len(values), -1)
-                rows = differs.any(1)
-            else:
+            if name not in self.parameters:
                 nominal = np.float32(_model_value(self.batch.model, name))
-                rows = (values != nominal).reshape(len(values), -1).any(1)
                 self.parameters[name] = np.broadcast_to(nominal, values.shape).copy()
-            if rows.any():
+            differs = self.parameters[name] != values
+            if differs.any():
+                rows = differs.reshape(len(values), -1).any(1)
                 self._write(name, rows, values[rows])
                 self.parameters[name][rows] = values[rows]
                 changed |= rows
@@ -158,7 +182,7 @@ class _Worlds:
             self.batch.set_const(changed)
 
     def _write(self, name: str, rows: np.ndarray, values: np.ndarray) -> None:
-        if name == "geom_friction":  # read by nothing but the pairs
+        if name == "geom_friction":  # MuJoCo reads the pairs' alone
             entries = np.ix_(rows, self.pairs.ids)
             self.batch.expand("pair_friction")[entries] = self.pairs.friction(values)
         else:
@@ -176,26 +200,6 @@ def _digest(model: mujoco.MjModel, threads: int) -> str:
 def _primary(parameters: PhysicsParameters) -> dict[str, jax.Array]:
     """The parameters by name, without those that MuJoCo derives itself."""
     return {name: x for name, x in vars(parameters).items() if name != "derived"}
-
-
-def _set_up(pairs: ContactPairs) -> None:
-    """Solver settings that suit CPUs, and parameters as every engine is given them.
-
-    In float32: a world that was never given others then equals one that got them back,
-    bit for bit.
-    """
-    model = pairs.model
-    # A world that blows up must be seen, counted and reset by the task, as on the
-    # other engines; MuJoCo's C engine would silently put it back to qpos0.
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    # Same forces, found faster: a hand that holds its object is one island anyway, and
-    # most entries of the constraints' Jacobian are zero (docs/physics.md).
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
-    model.opt.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
-    for value in (model.opt.gravity, *(getattr(model, n) for n in PARAMETER_FIELDS)):
-        value[:] = np.float32(value)
-    model.pair_friction[pairs.ids] = pairs.friction(model.geom_friction)
-    mujoco.mj_setConst(model, mujoco.MjData(model))
 
 
 def _model_value(model: mujoco.MjModel, name: str) -> np.ndarray:
