@@ -61,7 +61,7 @@ def assert_contacts_equal(model, paired, qpos) -> int:
 
 @pytest.fixture
 def asked():
-    """Geoms about which MuJoCo asks whether they may collide, all its filters passed."""
+    """Geoms that passed MuJoCo's own filters, sorted; none of them collides."""
     asked = set()
 
     def refuse(model, data, first, second):

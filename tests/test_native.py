@@ -20,7 +20,7 @@ CONFIG = PhysicsConfig()
 ENVIRONMENTS = 6
 CONTROL_STEPS = 12
 CHANGE = 7
-"""Control step at which an environment's parameters change, as where an episode ends."""
+"""Control step at which half of the environments get other parameters."""
 
 
 @pytest.fixture(scope="module", params=["block", "prism", "sphere"])
