@@ -25,9 +25,14 @@ CONTACT_FIELDS = (
 )
 
 
-@pytest.fixture(scope="module", params=["block", "prism", "sphere"])
+def build(shape: str):
+    return build_hand(HandConfig(), ObjectConfig(shape=shape), PhysicsConfig())
+
+
+@pytest.fixture(scope="module", params=["block", "sphere"])
 def scene(request):
-    return build_hand(HandConfig(), ObjectConfig(shape=request.param), PhysicsConfig())
+    """A hand and an object that is one geom."""
+    return build(request.param)
 
 
 def edited(hand, edit):
@@ -82,8 +87,16 @@ def test_pairs_are_those_that_mujoco_finds_where_everything_is_near(scene, asked
     pairs = contact_pairs(scene)
     listed = [tuple(sorted(geoms)) for geoms in pairs.geoms.tolist()]
     assert set(listed) == asked
-    object_geoms = scene.model.body("object").geomnum[0]
-    assert len(listed) == len(asked) == 20 * object_geoms
+    assert len(listed) == len(asked) == 20
+
+
+def test_an_object_of_several_geoms_is_left_to_mujoco():
+    hand = build("prism")
+    pairs = contact_pairs(hand)
+    assert pairs.model is not hand.model
+    assert pairs.model.npair == hand.model.npair
+    assert pairs.friction(hand.model.geom_friction).shape == (0, 5)
+    assert assert_contacts_equal(hand.model, pairs.model, dropped(hand)) > 0
 
 
 def test_the_hands_own_pairs_stay_as_they_are(scene):

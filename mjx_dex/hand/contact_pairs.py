@@ -1,10 +1,13 @@
 """Contacts as explicit pairs: the geoms that MuJoCo would find to test, listed once.
 
 MuJoCo's C engine sorts bodies along an axis, filters pairs of bodies and then pairs of
-geoms, in every physics step. For 21 geoms, of which 20 are the hand's, it always ends
-with the same list: a scene that lists the pairs itself is stepped faster, and alike.
+geoms, in every physics step. An object of one geom and a hand of 20 make 20 pairs at
+most: a scene that lists them is stepped faster, and alike. An object of several geoms
+is left to MuJoCo, whose bounding boxes discard most of its pairs at once
+(docs/physics.md).
 """
 
+import copy
 import itertools
 from dataclasses import dataclass
 
@@ -24,13 +27,14 @@ torsional, rolling about two axes."""
 
 @dataclass(frozen=True)
 class ContactPairs:
-    """A scene in which every contact is one of MuJoCo's explicit pairs."""
+    """A scene, and which of its contacts are explicit pairs in place of found ones."""
 
     model: mujoco.MjModel
-    """The physics of ``Hand.model``; no geom collides but in a pair."""
+    """The physics of ``Hand.model``; where n > 0 no geom collides but in a pair."""
     ids: np.ndarray
-    """[n] of the pairs that stand for what ``Hand.model`` leaves to be found. The
-    others, between parts of the hand, are there too, with friction of their own."""
+    """[n] of the pairs that stand for what ``Hand.model`` leaves to be found; n is 0
+    where that is faster. The hand's own pairs, with friction of their own, are not
+    among them."""
     geoms: np.ndarray
     """[n, 2] ids of the two geoms of each."""
 
@@ -45,13 +49,16 @@ class ContactPairs:
 
 
 def contact_pairs(hand: Hand) -> ContactPairs:
-    """Compile the scene again, with its contacts as explicit pairs.
+    """Compile the scene again, contacts as explicit pairs where that is faster.
 
     Raises:
         ValueError: if geoms that may touch differ in priority, solref or solimp.
     """
     model, spec = hand.model, hand.spec.copy()
     found = _tested(model)
+    if not found or model.body("object").geomnum[0] > 1:
+        none = np.zeros(0, int)
+        return ContactPairs(copy.copy(model), none, none.reshape(0, 2))
     _check_alike(model, found)
     for first, second in found:
         _add_pair(spec, model, first, second)

@@ -89,9 +89,9 @@ class NativeEngine:
 def prepare(hand: Hand) -> ContactPairs:
     """The scene as this engine steps it: the physics of ``hand.model``, made faster.
 
-    Contacts are explicit pairs, and solver settings suit CPUs. Parameters are the
-    float32 ones that every engine is given: an environment that was never given others
-    then equals one that got them back, bit for bit.
+    Contacts are explicit pairs where that is faster, and solver settings suit CPUs.
+    Parameters are the float32 ones that every engine is given: an environment that was
+    never given others then equals one that got them back, bit for bit.
 
     Raises:
         ValueError: if the scene's contacts cannot be listed, see ``contact_pairs``.
@@ -182,12 +182,11 @@ class _Worlds:
             self.batch.set_const(changed)
 
     def _write(self, name: str, rows: np.ndarray, values: np.ndarray) -> None:
-        if name == "geom_friction":  # MuJoCo reads the pairs' alone
+        field = f"opt.{name}" if name == "gravity" else name
+        self.batch.expand(field)[rows] = values
+        if name == "geom_friction" and self.pairs.ids.size:
             entries = np.ix_(rows, self.pairs.ids)
             self.batch.expand("pair_friction")[entries] = self.pairs.friction(values)
-        else:
-            field = f"opt.{name}" if name == "gravity" else name
-            self.batch.expand(field)[rows] = values
 
 
 def _digest(model: mujoco.MjModel, threads: int) -> str:
