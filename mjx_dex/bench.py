@@ -77,7 +77,7 @@ class BenchCommand(Config):
     menus: tuple[Preset, ...] = ("none",)
     """Randomization presets to compare."""
     layers: tuple[Layer, ...] = ()
-    """Rows to measure of each engine; 'bare' is of native alone."""
+    """Rows to measure of each engine; 'stock' and 'bare' are of native alone."""
     envs: tuple[int, ...] = ()
     """Numbers of worlds: all layers are measured at the first, physics and training at
     the others. The bank of started episodes grows along."""
@@ -185,14 +185,19 @@ def _print_machine(config: Config) -> None:
 def _print_ratios(rows: list[Row]) -> None:
     """What rows of one run say together."""
     pace = {(r.engine, r.worlds, r.menu, r.layer): r.env_steps_per_second for r in rows}
-    for (engine, worlds, menu, layer), training in pace.items():
-        if layer != "training":
-            continue
-        where = f"{engine}, {menu}, {worlds} worlds"
+    for (engine, worlds, menu, layer), rate in pace.items():
 
         def of(layer, menu=menu, engine=engine, worlds=worlds):
             return pace.get((engine, worlds, menu, layer))
 
+        if layer == "bare" and of("stock"):
+            print(
+                f"{engine}, {menu}, {worlds} environments: bare / stock "
+                f"{rate / of('stock'):.2f}"
+            )
+        if layer != "training":
+            continue
+        where, training = f"{engine}, {menu}, {worlds} worlds", rate
         if of("bare") and menu == "none":
             print(
                 f"{where}: training / bare Batch stepping: {training / of('bare'):.0%}"

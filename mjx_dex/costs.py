@@ -15,21 +15,22 @@ import numpy as np
 from mujoco.batch import Batch
 
 from mjx_dex.config import Config, replace
-from mjx_dex.hand import build_hand
+from mjx_dex.hand import Hand, build_hand
 from mjx_dex.learning import Trainer, rollout
 from mjx_dex.physics import make_engine
 from mjx_dex.physics.contacts import measure_contacts
 from mjx_dex.physics.engine import captured_graphs
-from mjx_dex.physics.native import available_cores
+from mjx_dex.physics.native import available_cores, prepare
 from mjx_dex.task import BankedEnvironments, HandEnv, actions, make_env
 
 Engine = Literal["native", "mjx", "warp"]
-Layer = Literal["bare", "physics", "stepping", "task", "policy", "training"]
+Layer = Literal["stock", "bare", "physics", "stepping", "task", "policy", "training"]
 LAYERS: dict[Layer, str] = {
-    "bare": (
+    "stock": (
         "mujoco.batch.Batch stepped from NumPy, the same states and targets, nominal "
-        "models"
+        "parameters; MuJoCo finds the contacts, its own solver settings"
     ),
+    "bare": "the same on the model that the native engine prepares",
     "physics": "the engine alone",
     "stepping": "+ actions, reward, observations, randomization",
     "task": "+ resets, and worlds that start episodes",
@@ -159,11 +160,11 @@ def measure(
         "policy": (act_by_policy, (actors,)),
     }
     row = partial(_row, config)
-    if config.engine == "native" and "bare" in layers:
-        threads = config.physics.threads or available_cores()
-        batch = Batch(hand.model, config.num_envs, threads)
-        step_bare = partial(_step_bare, batch, inputs, config.physics.substeps)
-        yield row("bare", _timed(step_bare, repeats))
+    batches = _batches(config, hand, layers)
+    if batches:
+        timed = _timed_in_turns(batches, inputs, config.physics.substeps, repeats)
+        for layer, seconds in timed.items():
+            yield row(layer, Timed(seconds, captures=0))
     for layer in layers:
         if layer in programs and time.monotonic() < deadline:
             function, arguments = programs[layer]
@@ -261,16 +262,47 @@ def _start(config: Config):
     return learner, inputs
 
 
-def _step_bare(batch: Batch, inputs, substeps: int) -> None:
-    """The physics that ``inputs`` ask for, with nothing around MuJoCo's ``Batch``."""
-    _, states, targets, *_ = inputs
-    qpos, qvel, warmstart, ctrl = (
-        np.asarray(x) for x in (states.qpos, states.qvel, states.warmstart, targets)
-    )
-    for k in range(len(ctrl)):
-        batch.qpos, batch.qvel = qpos[k], qvel[k]
-        batch.qacc_warmstart, batch.ctrl = warmstart[k], ctrl[k]
+def _batches(config: Config, hand: Hand, layers) -> dict[Layer, Batch]:
+    """What the layers 'stock' and 'bare' step, as far as they are among ``layers``."""
+    if config.engine != "native":
+        return {}
+    threads = config.physics.threads or available_cores()
+    models = {"stock": hand.model, "bare": prepare(hand).model}
+    return {
+        layer: Batch(model, config.num_envs, threads)
+        for layer, model in models.items()
+        if layer in layers
+    }
+
+
+def _timed_in_turns(
+    batches: dict[Layer, Batch], inputs, substeps: int, repeats: int
+) -> dict[Layer, list[float]]:
+    """The physics that ``inputs`` ask for, with nothing around MuJoCo's ``Batch``.
+
+    The batches take turns after every control step, so that all of them meet what else
+    the machine does.
+
+    Returns:
+        Of each batch, the seconds that each repetition took; the first step of all is
+        not timed.
+    """
+    _, states, targets, *_ = jax.tree.map(np.asarray, inputs)
+
+    def step(batch, k) -> float:
+        begun = time.perf_counter()
+        batch.qpos, batch.qvel = states.qpos[k], states.qvel[k]
+        batch.qacc_warmstart, batch.ctrl = states.warmstart[k], targets[k]
         batch.step(nstep=substeps)
+        return time.perf_counter() - begun
+
+    for batch in batches.values():
+        step(batch, 0)
+    times, horizon = [], range(len(targets))
+    while len(times) < repeats and np.sum(times) < ENOUGH_SECONDS * len(batches):
+        turns = [[step(batch, k) for batch in batches.values()] for k in horizon]
+        times.append(np.sum(turns, 0))
+    return dict(zip(batches, np.transpose(times).tolist(), strict=True))
 
 
 def _row(

@@ -2,10 +2,12 @@ import itertools
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mjx_dex import bench, costs, roofline
 from mjx_dex.config import replace
+from mjx_dex.types import PhysicsState
 
 
 def test_memory_of_many_worlds_is_predicted_from_few(config):
@@ -55,6 +57,24 @@ def test_graphs_that_warp_captures_while_timed_are_counted(monkeypatch):
 
     assert costs._timed(capture, repeats=3).captures == 3
     assert costs._timed(lambda: None, repeats=3).captures == 0
+
+
+def test_batches_take_turns_on_the_same_inputs():
+    order = []
+
+    class Recorder(SimpleNamespace):
+        def step(self, nstep):
+            order.append((self.name, self.qpos[0], self.ctrl[0], nstep))
+
+    steps = np.arange(3.0)[:, None]
+    states = PhysicsState(qpos=steps, qvel=steps, warmstart=steps)
+    batches = {name: Recorder(name=name) for name in ("stock", "bare")}
+    inputs = None, states, 10 + steps, None, None
+    timed = costs._timed_in_turns(batches, inputs, substeps=10, repeats=2)
+    turns = [(n, k, 10 + k, 10) for k in range(3) for n in ("stock", "bare")]
+    assert order == turns[:2] + 2 * turns  # the first step of both is not timed
+    assert list(timed) == ["stock", "bare"]
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in timed.values())
 
 
 def test_bench_ends_in_time_and_says_what_it_left_out(tmp_path, capsys):

@@ -45,6 +45,8 @@ class Hand:
 
     model: mujoco.MjModel
     """The nominal physics: 24 hinge joints, then the object's free joint."""
+    spec: mujoco.MjSpec
+    """What ``model`` was compiled from."""
     actuator_joints: np.ndarray
     """[20, 24] 1 where a joint's angle counts toward an actuator's: coupled pairs
     are summed."""
@@ -100,7 +102,7 @@ def build_hand(
     for actuator in spec.actuators:
         # Targets are clipped by the task, to ranges that may differ between worlds.
         actuator.ctrllimited = False
-    return _index(spec.compile(), calibration.log_backlash(_calibrated(hand)))
+    return _index(spec, calibration.log_backlash(_calibrated(hand)))
 
 
 def assemble(
@@ -250,7 +252,8 @@ def _add_stage(spec: mujoco.MjSpec) -> None:
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
 
 
-def _index(model: mujoco.MjModel, log_backlash: np.ndarray) -> Hand:
+def _index(spec: mujoco.MjSpec, log_backlash: np.ndarray) -> Hand:
+    model = spec.compile()
     joint_ids = {joint.ours: i for i, joint in enumerate(names.JOINTS)}
     actuator_joints = np.zeros((model.nu, NUM_JOINTS), np.float32)
     for i, actuator in enumerate(names.ACTUATORS):
@@ -260,6 +263,7 @@ def _index(model: mujoco.MjModel, log_backlash: np.ndarray) -> Hand:
     position, rotation = frame_from_markers(markers)
     return Hand(
         model=model,
+        spec=spec,
         actuator_joints=actuator_joints,
         fingertip_sites=np.array(
             [model.site(f"robot0:S_{f.lower()}tip").id for f in names.FINGERS]

@@ -1,6 +1,5 @@
 """MuJoCo's C engine, stepping the whole batch on all CPU cores in one call."""
 
-import copy
 import hashlib
 import os
 import threading
@@ -13,6 +12,7 @@ from mujoco.batch import Batch
 
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
+from mjx_dex.hand.contact_pairs import ContactPairs, contact_pairs
 from mjx_dex.physics import host_call
 from mjx_dex.physics.engine import (
     PARAMETER_FIELDS,
@@ -38,10 +38,7 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, hand: Hand, config: PhysicsConfig):
-        self._model = _rounded(hand.model)
-        # A world that blows up must be seen, counted and reset by the task, as on the
-        # other engines; MuJoCo's C engine would silently put it back to qpos0.
-        self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        self._pairs = prepare(hand)
         self._threads = config.threads or available_cores()
         # Number of axes of each argument of ``step`` for a single world.
         world = _primary(nominal_parameters(hand.model)), initial_state(hand.model)
@@ -49,7 +46,8 @@ class NativeEngine:
         self._structure = jax.tree.structure(self._ranks)
         self._worlds: dict[int, _Worlds] = {}
         self._lock = threading.Lock()
-        self._target = f"mjx_dex_native_{_digest(self._model, self._threads)}"
+        digest = _digest(self._pairs.model, self._threads)
+        self._target = f"mjx_dex_native_{digest}"
         host_call.register(self._target, self._step_arrays)
 
     def step(self, parameters, state, ctrl, force, timesteps):
@@ -83,9 +81,36 @@ class NativeEngine:
         with self._lock:
             nsim = flat[2].shape[0]
             if nsim not in self._worlds:
-                self._worlds[nsim] = _Worlds(self._model, nsim, self._threads)
+                self._worlds[nsim] = _Worlds(self._pairs, nsim, self._threads)
             result = self._worlds[nsim].step(*flat)
         return jax.tree.map(lambda x: x.reshape((*leading, *x.shape[1:])), result)
+
+
+def prepare(hand: Hand) -> ContactPairs:
+    """The scene as this engine steps it: the physics of ``hand.model``, made faster.
+
+    Contacts are explicit pairs where that is faster, and solver settings suit CPUs.
+    Parameters are the float32 ones that every engine is given: an environment that was
+    never given others then equals one that got them back, bit for bit.
+
+    Raises:
+        ValueError: if the scene's contacts cannot be listed, see ``contact_pairs``.
+    """
+    pairs = contact_pairs(hand)
+    model = pairs.model
+    # An environment that blows up must be seen, counted and reset by the task, as on
+    # the other engines; MuJoCo's C engine would silently put it back to qpos0.
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    # The same forces, found faster (docs/physics.md): finding islands and solving them
+    # one by one takes longer than solving all at once, and most of the constraints'
+    # Jacobian is zero.
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ISLAND
+    model.opt.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
+    for value in (model.opt.gravity, *(getattr(model, n) for n in PARAMETER_FIELDS)):
+        value[:] = np.float32(value)
+    model.pair_friction[pairs.ids] = pairs.friction(model.geom_friction)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return pairs
 
 
 def available_cores() -> int:
@@ -98,13 +123,14 @@ def available_cores() -> int:
 class _Worlds:
     """A ``Batch`` of one size, its bound state and its per-world model fields."""
 
-    def __init__(self, model: mujoco.MjModel, nsim: int, threads: int):
-        self.batch = Batch(model, nsim=nsim, nthread=min(threads, nsim))
+    def __init__(self, pairs: ContactPairs, nsim: int, threads: int):
+        self.pairs = pairs
+        self.batch = Batch(pairs.model, nsim=nsim, nthread=min(threads, nsim))
         self.qpos, self.qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self.warmstart = self.batch.bind("qacc_warmstart")
         self.ctrl = self.batch.bind("ctrl")
         self.force = self.batch.bind("xfrc_applied")
-        self.object_id = model.nbody - 1
+        self.object_id = pairs.model.nbody - 1
         self.parameters: dict[str, np.ndarray] = {}
         self.timestep: np.ndarray | None = None
 
@@ -143,20 +169,24 @@ class _Worlds:
         """Write the rows that changed; constants derived from them follow."""
         changed = np.zeros(self.batch.nsim, bool)
         for name, values in parameters.items():
-            if name in self.parameters:
-                differs = (self.parameters[name] != values).reshape(len(values), -1)
-                rows = differs.any(1)
-            else:
+            if name not in self.parameters:
                 nominal = np.float32(_model_value(self.batch.model, name))
-                rows = (values != nominal).reshape(len(values), -1).any(1)
                 self.parameters[name] = np.broadcast_to(nominal, values.shape).copy()
-            if rows.any():
-                field = f"opt.{name}" if name == "gravity" else name
-                self.batch.expand(field)[rows] = values[rows]
+            differs = self.parameters[name] != values
+            if differs.any():
+                rows = differs.reshape(len(values), -1).any(1)
+                self._write(name, rows, values[rows])
                 self.parameters[name][rows] = values[rows]
                 changed |= rows
         if changed.any():
             self.batch.set_const(changed)
+
+    def _write(self, name: str, rows: np.ndarray, values: np.ndarray) -> None:
+        field = f"opt.{name}" if name == "gravity" else name
+        self.batch.expand(field)[rows] = values
+        if name == "geom_friction" and self.pairs.ids.size:
+            entries = np.ix_(rows, self.pairs.ids)
+            self.batch.expand("pair_friction")[entries] = self.pairs.friction(values)
 
 
 def _digest(model: mujoco.MjModel, threads: int) -> str:
@@ -169,18 +199,6 @@ def _digest(model: mujoco.MjModel, threads: int) -> str:
 def _primary(parameters: PhysicsParameters) -> dict[str, jax.Array]:
     """The parameters by name, without those that MuJoCo derives itself."""
     return {name: x for name, x in vars(parameters).items() if name != "derived"}
-
-
-def _rounded(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy whose parameters are the float32 ones that every engine is given.
-
-    A world that was never given others then equals one that got them back, bit for bit.
-    """
-    model = copy.copy(model)
-    for value in (model.opt.gravity, *(getattr(model, n) for n in PARAMETER_FIELDS)):
-        value[:] = np.float32(value)
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
 
 
 def _model_value(model: mujoco.MjModel, name: str) -> np.ndarray:
