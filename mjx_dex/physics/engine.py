@@ -1,7 +1,6 @@
 """What a physics engine does, and which one to take."""
 
 import importlib.util
-import sys
 from typing import Protocol
 
 import jax
@@ -94,17 +93,13 @@ def choose_engine(name: str) -> tuple[str, str]:
     return "mjx", f"JAX runs on {kind}: only MJX runs there"
 
 
-def captured_graphs() -> frozenset:
-    """Which CUDA graphs warp holds: new ones after a run were captured in it.
-
-    Only in ``physics.graph_mode`` 'warp': a staged graph serves all calls.
-    """
-    ffi = sys.modules.get("mujoco.mjx.warp.ffi")
-    if ffi is None:
-        return frozenset()
-    # Private, but nothing public says it.
-    callables = ffi._JAX_CALLABLE_VARIADIC_TUPLE_REGISTRY.values()
-    return frozenset((id(each), key) for each in callables for key in each.captures)
+def check_buffers(config: PhysicsConfig) -> None:
+    """Raise ValueError if an engine with buffers is not given their sizes."""
+    if None in (config.max_contacts, config.max_constraints):
+        raise ValueError(
+            "warp and mjx need physics.max_contacts and physics.max_constraints: "
+            "task.with_buffers finds them"
+        )
 
 
 def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
@@ -121,17 +116,19 @@ def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
         from mjx_dex.physics.native import NativeEngine
 
         return NativeEngine(hand, config)
-    if importlib.util.find_spec("warp") is None:
-        if name == "warp":
-            raise ModuleNotFoundError(
-                "--engine warp: MuJoCo Warp is not installed: "
-                "pip install 'mjx_dex[warp]'"
-            )
-    else:
+    if importlib.util.find_spec("warp") is not None:
         import warp
 
-        # Before MJX starts it: every kernel that it loads would be a line on screen.
+        # Before it starts: every kernel that is loaded would be a line on screen.
         warp.config.log_level = warp.LOG_WARNING
-    from mjx_dex.physics.mjx_engine import MjxEngine, WarpEngine
+    if name == "mjx":
+        from mjx_dex.physics.mjx_engine import MjxEngine
 
-    return (WarpEngine if name == "warp" else MjxEngine)(hand, config)
+        return MjxEngine(hand, config)
+    if importlib.util.find_spec("warp") is None:
+        raise ModuleNotFoundError(
+            "--engine warp: MuJoCo Warp is not installed: pip install 'mjx_dex[warp]'"
+        )
+    from mjx_dex.physics.warp_engine import WarpEngine
+
+    return WarpEngine(hand, config)
