@@ -102,6 +102,16 @@ def check_buffers(config: PhysicsConfig) -> None:
         )
 
 
+def configure_warp() -> None:
+    """Set warp's options, before it starts."""
+    import warp
+
+    # Otherwise every kernel that is loaded would be a line on screen.
+    warp.config.log_level = warp.LOG_WARNING
+    # What ``precompile`` makes; with a newer driver warp would look for PTX.
+    warp.config.cuda_output = "cubin"
+
+
 def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
     """Build an engine for one scene.
 
@@ -117,10 +127,7 @@ def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
 
         return NativeEngine(hand, config)
     if importlib.util.find_spec("warp") is not None:
-        import warp
-
-        # Before it starts: every kernel that is loaded would be a line on screen.
-        warp.config.log_level = warp.LOG_WARNING
+        configure_warp()
     if name == "mjx":
         from mjx_dex.physics.mjx_engine import MjxEngine
 

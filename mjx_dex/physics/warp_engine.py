@@ -74,7 +74,7 @@ class WarpEngine:
         self.bytes_per_environment = 0
         """Bytes that the latest call took and returned for each environment."""
         self._model, self._config = hand.model, config
-        self._batches: dict[tuple[str, int, int], _Batch] = {}
+        self._batches: dict[tuple[str, int, int], Batch] = {}
         self._number = next(_numbers)
         _engines[self._number] = self
         # JAX caches what it traced: that must not keep the engine's memory.
@@ -118,13 +118,14 @@ class WarpEngine:
                 if key not in self._batches:
                     # A callback would change warp's current stream meanwhile.
                     with CALLBACK_LOCK:
-                        batch = self._make_batch(*key)
+                        batch = self.make_batch(*key)
                         batch.capture()
                     self._batches[key] = batch
                     self.captures += 1
 
-    def _make_batch(self, device: str, count: int, substeps: int) -> "_Batch":
-        return _Batch(self._model, self._config, wp.get_device(device), count, substeps)
+    def make_batch(self, device: str, count: int, substeps: int) -> "Batch":
+        """What ``count`` environments need on one of warp's devices."""
+        return Batch(self._model, self._config, wp.get_device(device), count, substeps)
 
     def run(self, inputs: dict[str, wp.array], outputs: tuple[wp.array, ...]) -> None:
         """Step on warp's current device, as a compiled program's callback.
@@ -144,7 +145,7 @@ class WarpEngine:
                     f"MuJoCo Warp: {device.alias} was not prepared for {key[1]} "
                     "environments: another process lowered this program"
                 )
-            self._batches[key] = self._make_batch(*key)
+            self._batches[key] = self.make_batch(*key)
         self.calls += 1
         crossing = sum(_bytes(array) for array in (*inputs.values(), *outputs))
         self.bytes_per_environment = crossing // key[1]
@@ -271,7 +272,7 @@ def _count_overflow(flags: wp.array[int], mask: int, overflow: wp.array[int]):
         overflow[i] = overflow[i] + 1
 
 
-class _Batch:
+class Batch:
     """Model, data and graph of a number of environments on one device."""
 
     def __init__(
@@ -316,7 +317,7 @@ class _Batch:
             if target.size:
                 wp.copy(target, inputs[name])
         if self._graph is None:
-            self._advance()
+            self.advance()
         else:
             wp.capture_launch(self._graph)
         for output, value in zip(outputs, self._outputs, strict=True):
@@ -330,8 +331,8 @@ class _Batch:
         """
         with wp.ScopedDevice(self._device):
             # Compiles and loads the kernels, which a capture must not do.
-            self._advance()
-            self._graph = capture_graph(self._advance)
+            self.advance()
+            self._graph = capture_graph(self.advance)
             wp.capture_launch(self._graph)
             # Of this stream alone: other work may wait for this thread.
             wp.synchronize_stream()
@@ -340,7 +341,8 @@ class _Batch:
         """Memory that stays on the device; scratch of the graph is not in it."""
         return sum(_bytes(array) for array in _arrays((self._model, self._data)))
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """Do all physics steps of a control step, kernel by kernel."""
         model, data = self._model, self._data
         self._overflow.zero_()
         wp.launch(
