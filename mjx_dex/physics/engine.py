@@ -40,6 +40,10 @@ class Engine(Protocol):
         """
 
 
+class CaptureError(OSError):
+    """A GPU's driver does not let physics start; the message says what to do."""
+
+
 def nominal_parameters(model: mujoco.MjModel) -> PhysicsParameters:
     """The model's own values, in the float32 that every engine is given."""
 

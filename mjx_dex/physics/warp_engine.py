@@ -30,7 +30,12 @@ from warp._src.jax.ffi import _FFI_CALLBACK_LOCK as CALLBACK_LOCK
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
 from mjx_dex.physics import mujoco_warp
-from mjx_dex.physics.engine import DERIVED_FIELDS, PARAMETER_FIELDS, check_buffers
+from mjx_dex.physics.engine import (
+    DERIVED_FIELDS,
+    PARAMETER_FIELDS,
+    CaptureError,
+    check_buffers,
+)
 from mjx_dex.types import PhysicsParameters, PhysicsState
 
 log = logging.getLogger("mjx_dex")
@@ -86,9 +91,10 @@ class WarpEngine:
         stepped = self._step_batch(*jax.tree.map(lambda x: x[None], arguments))
         return jax.tree.map(lambda x: x[0], stepped)
 
-    def device_bytes(self) -> int:
-        """Memory of models and states, of all numbers of environments together."""
-        return sum(batch.bytes() for batch in self._batches.values())
+    def memory_per_environment(self) -> float:
+        """Bytes that stay on devices between calls, after a first one."""
+        batches = self._batches.items()
+        return sum(x.bytes() for _, x in batches) / sum(key[1] for key, _ in batches)
 
     def _call(self, parameters: PhysicsParameters, state, ctrl, force, timesteps):
         """``Engine.step`` of a batch: all arrays have a first axis of environments."""
@@ -108,7 +114,7 @@ class WarpEngine:
         """Make what this process's GPUs need for a number of environments.
 
         Raises:
-            RuntimeError: if CUDA refuses to capture the graph.
+            CaptureError: if CUDA refuses to capture the graph.
         """
         with _prepare_lock:
             for device in jax.local_devices(backend="gpu"):
@@ -327,7 +333,7 @@ class Batch:
         """Put all physics steps into one CUDA graph.
 
         Raises:
-            RuntimeError: if CUDA refuses, several times.
+            CaptureError: if CUDA refuses, several times.
         """
         with wp.ScopedDevice(self._device):
             # Compiles and loads the kernels, which a capture must not do.
@@ -371,7 +377,7 @@ def capture_graph(launch: Callable[[], None]) -> wp.Graph:
     """The CUDA graph of what ``launch`` launches on warp's current device.
 
     Raises:
-        RuntimeError: if ``CAPTURE_TRIES`` captures failed.
+        CaptureError: if it fails ``CAPTURE_TRIES`` times.
     """
     for attempt in range(CAPTURE_TRIES):
         try:
@@ -379,7 +385,7 @@ def capture_graph(launch: Callable[[], None]) -> wp.Graph:
         except Exception as error:
             failure = error
             log.info("MuJoCo Warp: capture %d failed: %s", attempt + 1, error)
-    raise RuntimeError(
+    raise CaptureError(
         f"MuJoCo Warp: CUDA refused to capture the graph of a control step "
         f"{CAPTURE_TRIES} times; start again, or take --engine mjx: {failure}"
     ) from failure
