@@ -103,7 +103,7 @@ class WarpUse:
 
     def __str__(self):
         return (
-            f"{self.calls_per_step:.3g} engine calls per control step, "
+            f"engine calls per control step {self.calls_per_step:.3g}, "
             f"{self.bytes_per_step:,} bytes of an environment cross at each; "
             f"{self.captures} CUDA graphs captured so far; "
             f"{self.memory_per_environment / 2**10:,.0f} KiB kept per environment"
