@@ -21,6 +21,7 @@ from mjx_dex import costs, roofline, settings
 from mjx_dex.config import Config, Preset
 from mjx_dex.costs import LAYERS, Engine, Layer, Row
 from mjx_dex.files import with_folder, write_at_once
+from mjx_dex.physics.engine import CaptureError
 from mjx_dex.physics.native import available_cores
 from mjx_dex.task import with_buffers
 from mjx_dex.train import set_up_process
@@ -136,16 +137,19 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
             for row in costs.measure(scaled, layers, command.repeats, deadline):
                 print(row, flush=True)
                 rows.append(row)
-                write_at_once(command.json, json.dumps([vars(row) for row in rows]))
-        except (ImportError, RuntimeError) as error:
+                write_at_once(
+                    command.json, json.dumps([dataclasses.asdict(row) for row in rows])
+                )
+        except (ImportError, RuntimeError, CaptureError) as error:
             # Out of memory, or an engine that is not installed: the others go on.
             print(f"{job}: not measured: {str(error).splitlines()[0]}", flush=True)
         seconds_per_row[engine] = (time.monotonic() - begun) / len(layers)
     if left_out:
         print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
-    write_at_once(command.json, json.dumps([vars(row) for row in rows]))
+    write_at_once(command.json, json.dumps([dataclasses.asdict(row) for row in rows]))
     _print_ratios(rows)
-    _print_captures(rows)
+    _print_use_of_warp(rows)
+    _print_start(rows)
     _print_memory(rows)
     if command.roofline:
         _print_roofline(with_buffers(dataclasses.replace(config, engine="mjx")), rows)
@@ -210,14 +214,22 @@ def _print_ratios(rows: list[Row]) -> None:
             print(f"{where}: training / training without: {share:.0%}")
 
 
-def _print_captures(rows: list[Row]) -> None:
+def _print_use_of_warp(rows: list[Row]) -> None:
     for row in rows:
-        if row.captures:
-            print(
-                f"{row.engine}, {row.menu}, {row.worlds} worlds, {row.layer}: "
-                f"{row.captures} CUDA graphs were captured anew in {row.runs} runs, "
-                "which takes time; try --physics.graph-mode warp_staged"
-            )
+        if row.warp:
+            where = f"{row.engine}, {row.menu}, {row.worlds} environments, {row.layer}"
+            print(f"{where}: {row.warp}")
+
+
+def _print_start(rows: list[Row]) -> None:
+    """Of the process's first training, which shares what was compiled before it."""
+    row = next((row for row in rows if row.layer == "training"), None)
+    if row and row.first_finished:
+        print(
+            f"{row.engine}, {row.menu}, {row.worlds} environments: the first training "
+            f"iteration was finished {row.first_finished:.0f} s after the process "
+            "started (other rows before it included; alone with --layers training)"
+        )
 
 
 def _print_memory(rows: list[Row]) -> None:

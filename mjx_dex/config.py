@@ -58,10 +58,6 @@ class PhysicsConfig:
     max_constraints: int | None = None
     """Constraint rows a world can hold on warp; more are dropped and counted. None: as
     above."""
-    graph_mode: Literal["warp", "warp_staged", "warp_staged_ex"] = "warp_staged"
-    """How warp keeps CUDA graphs on a GPU: for the places in memory where arrays happen
-    to lie, or, staged, for copies at fixed ones. ``bench`` says if it captures anew.
-    'warp' failed on an H200 (docs/performance.md)."""
 
     @property
     def control_period(self) -> float:

@@ -2,11 +2,13 @@
 
 import functools
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
@@ -19,7 +21,6 @@ from mjx_dex.hand import Hand, build_hand
 from mjx_dex.learning import Trainer, rollout
 from mjx_dex.physics import make_engine
 from mjx_dex.physics.contacts import measure_contacts
-from mjx_dex.physics.engine import captured_graphs
 from mjx_dex.physics.native import available_cores, prepare
 from mjx_dex.task import BankedEnvironments, HandEnv, actions, make_env
 
@@ -70,11 +71,13 @@ class Row:
     years_per_hour: float
     """Simulated years in an hour: the paper's cluster made 2."""
     memory_bytes: int
-    """Of the compiled program with its arguments, as XLA plans it. The C engine's own
-    memory is not in it."""
+    """Of the compiled program with its arguments, as XLA plans it. What the C engine
+    and warp keep themselves is not in it."""
     compile_seconds: float
-    captures: int
-    """CUDA graphs that warp captured while it was timed, after a first run."""
+    warp: "WarpUse | None" = None
+    """Of the warp engine alone."""
+    first_finished: float | None = None
+    """Seconds from the start of the process until the program had run once."""
 
     def __str__(self):
         return (
@@ -86,11 +89,35 @@ class Row:
         )
 
 
+@dataclass(frozen=True)
+class WarpUse:
+    """How a program used the warp engine, counted while it ran."""
+
+    calls_per_step: float
+    """Calls of the engine for each control step."""
+    bytes_per_step: int
+    """Bytes of an environment that are copied in and out at each call."""
+    captures: int
+    """CUDA graphs that were captured since the engine was made."""
+    memory_per_environment: float
+    """Bytes that the engine keeps for each environment."""
+
+    def __str__(self):
+        return (
+            f"engine calls per control step {self.calls_per_step:.3g}, "
+            f"{self.bytes_per_step:,} bytes of an environment cross at each; "
+            f"{self.captures} CUDA graphs captured so far; "
+            f"{self.memory_per_environment / 2**10:,.0f} KiB kept per environment"
+        )
+
+
 class Timed(NamedTuple):
     """Runs of one program."""
 
     seconds: list[float]
-    captures: int
+    calls: int = 0
+    """Calls of the warp engine in all of them."""
+    first_finished: float | None = None
     """See ``Row``."""
 
 
@@ -159,22 +186,22 @@ def measure(
         "task": (partial(act_randomly, step=worlds.step), (actors.env_state, key)),
         "policy": (act_by_policy, (actors,)),
     }
-    row = partial(_row, config)
+    row = partial(_row, config, engine)
     batches = _batches(config, hand, layers)
     if batches:
         timed = _timed_in_turns(batches, inputs, config.physics.substeps, repeats)
         for layer, seconds in timed.items():
-            yield row(layer, Timed(seconds, captures=0))
+            yield row(layer, Timed(seconds))
     for layer in layers:
         if layer in programs and time.monotonic() < deadline:
             function, arguments = programs[layer]
             with jax.default_matmul_precision(config.network.matmul_precision):
                 program, seconds = _compile(jax.jit(function), *arguments)
-            timed = _timed(partial(program, *arguments), repeats)
+            timed = _timed(partial(program, *arguments), repeats, engine)
             yield row(layer, timed, program, seconds)
     if "training" in layers and time.monotonic() < deadline:
         program, seconds = _compile(trainer._iterate, learner)
-        timed = _timed_training(program, learner, repeats)
+        timed = _timed_training(program, learner, repeats, engine)
         yield row("training", timed, program, seconds)
 
 
@@ -306,10 +333,18 @@ def _timed_in_turns(
 
 
 def _row(
-    config: Config, layer: Layer, timed: Timed, program=None, compiling=0.0
+    config: Config, engine, layer: Layer, timed: Timed, program=None, compiling=0.0
 ) -> Row:
     physics, device = config.physics, jax.devices()[0]
     pace = config.num_envs * config.ppo.horizon / statistics.median(timed.seconds)
+    use = None
+    if timed.calls:
+        use = WarpUse(
+            calls_per_step=timed.calls / (len(timed.seconds) * config.ppo.horizon),
+            bytes_per_step=engine.bytes_per_environment,
+            captures=engine.captures,
+            memory_per_environment=engine.memory_per_environment(),
+        )
     return Row(
         engine=config.engine,
         device=f"{device.platform} ({device.device_kind})",
@@ -324,7 +359,8 @@ def _row(
         years_per_hour=3600 * pace * physics.control_period / SECONDS_PER_YEAR,
         memory_bytes=_memory(program) if program else 0,
         compile_seconds=compiling,
-        captures=timed.captures,
+        warp=use,
+        first_finished=timed.first_finished,
     )
 
 
@@ -344,18 +380,34 @@ def _memory(program) -> int:
     )
 
 
-def _timed(call: Callable, repeats: int) -> Timed:
+def _timed(call: Callable, repeats: int, engine) -> Timed:
     """Run ``call`` so many times, after once that is not timed."""
     jax.block_until_ready(call())
-    times, held = [], captured_graphs()
+    finished = _process_seconds()
+    times, before = [], _calls(engine)
     while len(times) < repeats and sum(times) < ENOUGH_SECONDS:
         begun = time.perf_counter()
         jax.block_until_ready(call())
         times.append(time.perf_counter() - begun)
-    return Timed(times, len(captured_graphs() - held))
+    return Timed(times, _calls(engine) - before, finished)
 
 
-def _timed_training(program: Callable, learner, repeats: int) -> Timed:
+def _calls(engine) -> int:
+    return engine.calls if engine.name == "warp" else 0
+
+
+def _process_seconds() -> float | None:
+    """Time since this process started; None where there is no Linux to know it."""
+    status = Path("/proc/self/stat")
+    if not status.exists():
+        return None
+    # Field 22, in ticks since the machine started; field 2 may hold anything.
+    ticks = int(status.read_text().rpartition(")")[2].split()[19])
+    started = ticks / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
+def _timed_training(program: Callable, learner, repeats: int, engine) -> Timed:
     """Run whole iterations, each of which gives its buffers to the next."""
     learners = [jax.tree.map(jnp.copy, learner)]
 
@@ -364,4 +416,4 @@ def _timed_training(program: Callable, learner, repeats: int) -> Timed:
         learners.append(learner)
         return learner.parameters, metrics
 
-    return _timed(iterate, repeats)
+    return _timed(iterate, repeats, engine)

@@ -1,12 +1,13 @@
 """Configurations: defaults, then a YAML file, then the command line.
 
 A file holds only what differs from the defaults. Unknown keys and wrong types are
-errors that name the file and the key.
+errors that name the file and the key; keys of earlier versions are left out and said.
 """
 
 import argparse
 import dataclasses
 import difflib
+import logging
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -21,6 +22,13 @@ from mjx_dex.files import write_at_once
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 """Configurations that come with mjx_dex."""
+
+RETIRED = {
+    "physics.graph_mode": "the warp engine always captures one graph per control step",
+}
+"""Keys that old runs and bundles hold, and what happens now in their place."""
+
+log = logging.getLogger("mjx_dex")
 
 C = TypeVar("C")
 B = TypeVar("B")
@@ -143,6 +151,9 @@ def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:
     changes = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
+        if name in RETIRED:
+            log.info("%s: %s is not used any more: %s", where, name, RETIRED[name])
+            continue
         if key not in hints:
             close = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {prefix}{close[0]}?" if close else ""

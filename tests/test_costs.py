@@ -1,6 +1,7 @@
-import itertools
 import json
-from types import SimpleNamespace
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -38,25 +39,39 @@ def test_every_part_keeps_its_share_of_more_worlds(config):
 def test_the_papers_cluster_made_two_years_an_hour(config):
     """219,000 env steps/s of 80 ms."""
     steps = config.num_envs * config.ppo.horizon
-    row = costs._row(config, "training", costs.Timed([steps / 219_000] * 3, 0))
+    row = costs._row(config, None, "training", costs.Timed([steps / 219_000] * 3))
     assert row.years_per_hour == pytest.approx(2.0, rel=0.01)
     assert row.physics_steps_per_second == pytest.approx(2.19e6)
     assert row.runs == 3
 
 
-def test_graphs_that_warp_captures_while_timed_are_counted(monkeypatch):
-    """A call that warp captures anew each time, in a registry such as MJX's."""
-    ffi = pytest.importorskip("mujoco.mjx.warp.ffi")
-    callables = ffi._JAX_CALLABLE_VARIADIC_TUPLE_REGISTRY
-    moving = SimpleNamespace(captures={})
-    monkeypatch.setitem(callables, "moving", moving)
-    addresses = itertools.count()
+def test_a_warp_engine_is_called_once_for_each_control_step(tmp_path, capsys):
+    """Where MJX's own way to MuJoCo Warp was called at every physics step."""
+    files = ["--json", str(tmp_path / "bench.json"), "--plot", str(tmp_path / "b.png")]
+    sizes = ["--envs", "2", "--repeats", "2"]
+    buffers = ["--physics.max-contacts", "24", "--physics.max-constraints", "300"]
+    options = [*files, *sizes, *buffers, "--max-minutes", "30"]
+    assert bench.main(["--engines", "warp", "--layers", "training", *options]) == 0
+    (row,) = json.loads((tmp_path / "bench.json").read_text())
+    assert row["warp"]["calls_per_step"] == 1
+    assert row["warp"]["captures"] == 0  # on a CPU
+    # 31 + 2 * 30 numbers of state in and out, 1,100 of parameters and controls in.
+    assert 4_000 < row["warp"]["bytes_per_step"] < 6_000
+    assert row["warp"]["memory_per_environment"] > 10_000
+    said = capsys.readouterr().out
+    assert "engine calls per control step 1," in said
+    assert f"finished {row['first_finished']:.0f} s after the process started" in said
 
-    def capture():
-        moving.captures[next(addresses)] = "graph"
 
-    assert costs._timed(capture, repeats=3).captures == 3
-    assert costs._timed(lambda: None, repeats=3).captures == 0
+def test_time_since_the_process_started():
+    """Of a process that waits for half a second, then says how old it is."""
+    program = "import time; from mjx_dex import costs; time.sleep(0.5); "
+    program += "print(costs._process_seconds())"
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert 0.5 < float(done.stdout) < time.monotonic() - begun + 0.1
 
 
 def test_batches_take_turns_on_the_same_inputs():

@@ -1,9 +1,13 @@
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from mjx_dex import settings
 from mjx_dex.config import Config, replace
+
+POLICIES = Path(__file__).parents[1] / "policies"
 
 
 @pytest.fixture
@@ -112,3 +116,27 @@ def test_paper_preset_is_table_10():
     assert (ppo.minibatch_size, ppo.minibatches) == (25_600, 60)
     assert (network.hidden, network.memory) == (1024, 512)
     assert settings.load("paper").task == Config().task
+
+
+def test_keys_of_earlier_versions_are_left_out_and_said(write, caplog):
+    path = write("physics: {graph_mode: warp_staged, substeps: 5}")
+    with caplog.at_level("INFO", logger="mjx_dex"):
+        config = settings.load(path)
+    assert config == replace(Config(), **{"physics.substeps": 5})
+    (record,) = caplog.records
+    assert "physics.graph_mode is not used any more" in record.message
+    assert str(path) in record.message
+
+
+def test_every_retired_key_is_gone():
+    for name in settings.RETIRED:
+        group, key = name.split(".")
+        assert not hasattr(getattr(Config(), group), key)
+
+
+def test_the_published_bundle_still_loads():
+    manifest = json.loads((POLICIES / "near.dex/manifest.json").read_text())
+    values = manifest["training"]["config"]
+    assert values["physics"]["graph_mode"] == "warp_staged"
+    config = settings.parse(values, "the bundle's manifest")
+    assert config.physics.substeps == values["physics"]["substeps"]

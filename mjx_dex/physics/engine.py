@@ -1,7 +1,6 @@
 """What a physics engine does, and which one to take."""
 
 import importlib.util
-import sys
 from typing import Protocol
 
 import jax
@@ -39,6 +38,10 @@ class Engine(Protocol):
             The state after it, and [] int32: contacts or constraints that were lost
             because a buffer was full.
         """
+
+
+class CaptureError(OSError):
+    """A GPU's driver does not let physics start; the message says what to do."""
 
 
 def nominal_parameters(model: mujoco.MjModel) -> PhysicsParameters:
@@ -94,17 +97,23 @@ def choose_engine(name: str) -> tuple[str, str]:
     return "mjx", f"JAX runs on {kind}: only MJX runs there"
 
 
-def captured_graphs() -> frozenset:
-    """Which CUDA graphs warp holds: new ones after a run were captured in it.
+def check_buffers(config: PhysicsConfig) -> None:
+    """Raise ValueError if an engine with buffers is not given their sizes."""
+    if None in (config.max_contacts, config.max_constraints):
+        raise ValueError(
+            "warp and mjx need physics.max_contacts and physics.max_constraints: "
+            "task.with_buffers finds them"
+        )
 
-    Only in ``physics.graph_mode`` 'warp': a staged graph serves all calls.
-    """
-    ffi = sys.modules.get("mujoco.mjx.warp.ffi")
-    if ffi is None:
-        return frozenset()
-    # Private, but nothing public says it.
-    callables = ffi._JAX_CALLABLE_VARIADIC_TUPLE_REGISTRY.values()
-    return frozenset((id(each), key) for each in callables for key in each.captures)
+
+def configure_warp() -> None:
+    """Set warp's options, before it starts."""
+    import warp
+
+    # Otherwise every kernel that is loaded would be a line on screen.
+    warp.config.log_level = warp.LOG_WARNING
+    # What ``precompile`` makes; with a newer driver warp would look for PTX.
+    warp.config.cuda_output = "cubin"
 
 
 def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
@@ -121,17 +130,16 @@ def make_engine(name: str, hand: Hand, config: PhysicsConfig) -> Engine:
         from mjx_dex.physics.native import NativeEngine
 
         return NativeEngine(hand, config)
+    if importlib.util.find_spec("warp") is not None:
+        configure_warp()
+    if name == "mjx":
+        from mjx_dex.physics.mjx_engine import MjxEngine
+
+        return MjxEngine(hand, config)
     if importlib.util.find_spec("warp") is None:
-        if name == "warp":
-            raise ModuleNotFoundError(
-                "--engine warp: MuJoCo Warp is not installed: "
-                "pip install 'mjx_dex[warp]'"
-            )
-    else:
-        import warp
+        raise ModuleNotFoundError(
+            "--engine warp: MuJoCo Warp is not installed: pip install 'mjx_dex[warp]'"
+        )
+    from mjx_dex.physics.warp_engine import WarpEngine
 
-        # Before MJX starts it: every kernel that it loads would be a line on screen.
-        warp.config.log_level = warp.LOG_WARNING
-    from mjx_dex.physics.mjx_engine import MjxEngine, WarpEngine
-
-    return (WarpEngine if name == "warp" else MjxEngine)(hand, config)
+    return WarpEngine(hand, config)

@@ -1,14 +1,13 @@
-"""MuJoCo on the accelerator: MJX, as JAX operations or through MuJoCo Warp."""
+"""MuJoCo as JAX operations: MJX."""
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
-from jax.custom_batching import custom_vmap
 from mujoco import mjx
 
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
+from mjx_dex.physics.engine import check_buffers
 from mjx_dex.types import PhysicsParameters, PhysicsState
 
 
@@ -18,26 +17,15 @@ class MjxEngine:
     name = "mjx"
 
     def __init__(self, hand: Hand, config: PhysicsConfig):
-        if None in (config.max_contacts, config.max_constraints):
-            raise ValueError(
-                "warp and mjx need physics.max_contacts and physics.max_constraints: "
-                "task.with_buffers finds them"
-            )
+        check_buffers(config)
         self._source = hand.model
-        self._config = config
         self._object = hand.model.nbody - 1
-        self._model = self._put_model(hand.model)
+        self._model = mjx.put_model(hand.model, impl="jax")
 
     def step(self, parameters, state, ctrl, force, timesteps):
         """See ``Engine.step``."""
-        data = self._make_data(num_worlds=1)
+        data = mjx.make_data(self._source, impl="jax")
         return self._advance(data, parameters, state, ctrl, force, timesteps)
-
-    def _put_model(self, model: mujoco.MjModel) -> mjx.Model:
-        return mjx.put_model(model, impl="jax")
-
-    def _make_data(self, num_worlds: int) -> mjx.Data:
-        return mjx.make_data(self._source, impl="jax")
 
     def _substep(self, model: mjx.Model, data: mjx.Data) -> mjx.Data:
         """What ``mjx.step`` does, with its parts in a fixed order.
@@ -92,82 +80,8 @@ class MjxEngine:
         return new_state, lost
 
 
-class WarpEngine(MjxEngine):
-    """MJX with ``impl='warp'``: NVIDIA GPUs, and for tests the CPU."""
-
-    name = "warp"
-
-    def __init__(self, hand: Hand, config: PhysicsConfig):
-        super().__init__(hand, config)
-
-        # Warp's contacts lie in one buffer for all worlds, so the number of worlds
-        # must be known when it is made: a batching rule of our own learns it.
-        @custom_vmap
-        def step(*arguments):
-            return self._advance(self._make_data(1), *arguments)
-
-        @step.def_vmap
-        def step_batch(num_worlds, is_batched, *arguments):
-            arguments = jax.tree.map(
-                lambda x, batched: (
-                    x if batched else jnp.broadcast_to(x, (num_worlds, *x.shape))
-                ),
-                arguments,
-                tuple(is_batched),
-            )
-            data = self._make_data(num_worlds)
-            result = jax.vmap(lambda *args: self._advance(data, *args))(*arguments)
-            return result, jax.tree.map(lambda _: True, result)
-
-        self._step = step
-
-    def step(self, parameters, state, ctrl, force, timesteps):
-        """See ``Engine.step``."""
-        return self._step(parameters, state, ctrl, force, timesteps)
-
-    def _put_model(self, model: mujoco.MjModel) -> mjx.Model:
-        mode = graph_mode(self._config.graph_mode, jax.default_backend())
-        model = mjx.put_model(model, impl="warp", graph_mode=mode)
-        # Losses are counted and reported once; warp would print each from the GPU.
-        return model.tree_replace({"opt._impl.warn_overflow": 0})
-
-    def _make_data(self, num_worlds: int) -> mjx.Data:
-        return mjx.make_data(
-            self._source,
-            impl="warp",
-            naconmax=num_worlds * self._config.max_contacts,
-            njmax=self._config.max_constraints,
-        )
-
-    def _substep(self, model: mjx.Model, data: mjx.Data) -> mjx.Data:
-        return mjx.step(model, data)
-
-    def _lost(self, data: mjx.Data) -> jax.Array:
-        """Whether a buffer was full; a solver that reached its limit loses nothing."""
-        return (data._impl.overflow & _full_buffers() != 0).astype(jnp.int32)
-
-
-def _full_buffers() -> int:
-    """Bits of MuJoCo Warp's overflow flags that stand for buffers."""
-    from mujoco.mjx.third_party.mujoco_warp import OverflowType
-
-    solver = OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS
-    return int(OverflowType.ALL & ~solver)
-
-
-def graph_mode(name: str, platform: str):
-    """MuJoCo Warp's name for a mode; None where there is no CUDA graph to capture."""
-    import warp
-
-    if platform == "cpu":
-        return None
-    return warp.JaxCallableGraphMode[name.upper()]
-
-
 def _with_parameters(model: mjx.Model, parameters: PhysicsParameters) -> mjx.Model:
     fields = dict(vars(parameters))
-    gravity, derived = fields.pop("gravity"), dict(vars(fields.pop("derived")))
-    # MuJoCo and MJX: [ngeom, 6]; MuJoCo Warp: [ngeom, 2, 3].
-    derived["geom_aabb"] = derived["geom_aabb"].reshape(model.geom_aabb.shape)
+    gravity, derived = fields.pop("gravity"), fields.pop("derived")
     opt = model.opt.replace(gravity=gravity)
-    return model.replace(opt=opt, **fields, **derived)
+    return model.replace(opt=opt, **fields, **vars(derived))

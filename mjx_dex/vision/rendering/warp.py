@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+import warp
 from mujoco import mjx
 
 from mjx_dex import rotations
-from mjx_dex.physics.mjx_engine import graph_mode
 from mjx_dex.vision.rendering.posing import Fields
 
 LACKS = ("light_intensity", "mat_metallic", "mat_roughness")
@@ -32,7 +32,8 @@ class WarpRenderer:
     def __init__(self, model: mujoco.MjModel, size: int):
         self._source, self._size = model, size
         # A dozen kernels that take milliseconds: a CUDA graph of them saves nothing.
-        mode = graph_mode("none", jax.default_backend())
+        on_cpu = jax.default_backend() == "cpu"
+        mode = None if on_cpu else warp.JaxCallableGraphMode.NONE
         self._model = mjx.put_model(model, impl="warp", graph_mode=mode)
         self._programs, self._newest = {}, None
         device = jax.devices()[0]
