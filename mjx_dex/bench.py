@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 
 from mjx_dex import costs, roofline, settings
-from mjx_dex.config import Config, Preset
+from mjx_dex.config import Config, Precision, Preset, replace
 from mjx_dex.costs import LAYERS, Engine, Layer, Row
 from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.physics.engine import CaptureError
@@ -29,7 +29,7 @@ from mjx_dex.train import set_up_process
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-GROWING: tuple[Layer, ...] = ("physics", "training")
+GROWING: tuple[Layer, ...] = ("physics", "task", "training")
 """Layers that are measured at every number of worlds; the others at the first only."""
 
 
@@ -46,13 +46,16 @@ class Plan:
     minutes: float
 
 
+ON_WARP: tuple[Layer, ...] = ("physics", "training")
+"""On a CPU, where each row of warp compiles for most of a minute."""
+
 ON_CPU = Plan(
     config="quickstart",
     engines=("native", "mjx", "warp"),
     # There mjx and warp are slow, and gain nothing from more worlds; mjx compiles a
     # whole iteration for a minute.
     envs={"native": (512, 128, 1024), "mjx": (16,), "warp": (16, 64)},
-    layers={"native": tuple(LAYERS), "mjx": ("physics",), "warp": GROWING},
+    layers={"native": tuple(LAYERS), "mjx": ("physics",), "warp": ON_WARP},
     minutes=4.5,
 )
 ON_ACCELERATOR = Plan(
@@ -77,11 +80,14 @@ class BenchCommand(Config):
     """Engines to compare."""
     menus: tuple[Preset, ...] = ("none",)
     """Randomization presets to compare."""
+    precisions: tuple[Precision, ...] = ()
+    """Precisions of the networks to compare, in whole iterations; by default the
+    configured one."""
     layers: tuple[Layer, ...] = ()
     """Rows to measure of each engine; 'stock' and 'bare' are of native alone."""
     envs: tuple[int, ...] = ()
-    """Numbers of worlds: all layers are measured at the first, physics and training at
-    the others. The bank of started episodes grows along."""
+    """Numbers of environments: all layers are measured at the first, physics, task and
+    training at the others. The pool of initial states grows along."""
     repeats: int = 5
     """Timed runs of each row, fewer where they are long; the median is printed."""
     max_minutes: float | None = None
@@ -127,13 +133,15 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
     _print_machine(config)
     print(costs.HEADER)
     rows, left_out, seconds_per_row = [], [], {}
-    for engine, envs, menu, layers in _jobs(command, plan):
-        job, begun = f"{engine} {menu} {envs}", time.monotonic()
+    for engine, envs, menu, precision, layers in _jobs(command, plan):
+        job, begun = f"{engine} {menu} {envs} {precision}", time.monotonic()
         if begun + len(layers) * seconds_per_row.get(engine, 0.0) > deadline:
             left_out.append(job)
             continue
         try:
-            scaled = with_buffers(costs.with_worlds(config, engine, envs, menu))
+            scaled = costs.with_worlds(config, engine, envs, menu)
+            scaled = replace(scaled, **{"network.matmul_precision": precision})
+            scaled = with_buffers(scaled)
             for row in costs.measure(scaled, layers, command.repeats, deadline):
                 print(row, flush=True)
                 rows.append(row)
@@ -159,14 +167,17 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
 
 
 def _jobs(command: BenchCommand, plan: Plan) -> list[tuple]:
-    """(engine, worlds, menu, layers), the most telling ones first."""
+    """(engine, environments, menu, precision, layers), the most telling ones first."""
+    first, *others = command.precisions or (command.network.matmul_precision,)
     jobs = []
     for engine in command.engines or plan.engines:
         layers = command.layers or plan.layers[engine]
         for k, envs in enumerate(command.envs or plan.envs[engine]):
             growing = tuple(layer for layer in layers if layer in GROWING)
             for menu in command.menus:
-                jobs.append((k, engine, envs, menu, growing if k else layers))
+                jobs.append((k, engine, envs, menu, first, growing if k else layers))
+                for other in others if "training" in layers else ():
+                    jobs.append((k, engine, envs, menu, other, ("training",)))
     jobs.sort(key=lambda job: job[0])
     return [job[1:] for job in jobs]
 
@@ -188,7 +199,16 @@ def _print_machine(config: Config) -> None:
 
 def _print_ratios(rows: list[Row]) -> None:
     """What rows of one run say together."""
-    pace = {(r.engine, r.worlds, r.menu, r.layer): r.env_steps_per_second for r in rows}
+    pace = {}
+    for row in rows:  # of each the configured, or first, precision
+        place = row.engine, row.worlds, row.menu, row.layer
+        pace.setdefault(place, row.env_steps_per_second)
+    for row in rows:
+        place = row.engine, row.worlds, row.menu, row.layer
+        ratio = row.env_steps_per_second / pace[place]
+        if row.layer == "training" and ratio != 1:
+            where = f"{row.engine}, {row.menu}, {row.worlds} environments"
+            print(f"{where}: {row.precision} / first precision, training {ratio:.2f}")
     for (engine, worlds, menu, layer), rate in pace.items():
 
         def of(layer, menu=menu, engine=engine, worlds=worlds):
@@ -234,6 +254,7 @@ def _print_start(rows: list[Row]) -> None:
 
 def _print_memory(rows: list[Row]) -> None:
     """Memory of a training iteration grows in proportion to the number of worlds."""
+    rows = _of_first_precision(rows)
     for engine, menu in dict.fromkeys((row.engine, row.menu) for row in rows):
         known = sorted(
             (row.worlds, row.memory_bytes)
@@ -248,6 +269,10 @@ def _print_memory(rows: list[Row]) -> None:
             )
 
 
+def _of_first_precision(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.precision == rows[0].precision]
+
+
 def _print_roofline(config: Config, rows: list[Row]) -> None:
     bound = roofline.measure(config)
     print(bound)
@@ -258,10 +283,11 @@ def _print_roofline(config: Config, rows: list[Row]) -> None:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Draw pace and memory over the number of worlds."""
+    """Draw pace and memory over the number of environments."""
+    rows = _of_first_precision(rows)
     figure, (pace, memory) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for engine, menu in dict.fromkeys((row.engine, row.menu) for row in rows):
-        for layer, style in zip(GROWING, ("o--", "o-"), strict=True):
+        for layer, style in zip(GROWING, ("o:", "o--", "o-"), strict=True):
             chosen = sorted(
                 (row.worlds, row.env_steps_per_second, row.memory_bytes / 2**20)
                 for row in rows
@@ -271,8 +297,8 @@ def plot(rows: list[Row], path: Path) -> None:
                 worlds, paces, sizes = np.array(chosen).T
                 pace.loglog(worlds, paces, style, label=f"{engine}, {menu}: {layer}")
                 memory.loglog(worlds, sizes, style)
-    pace.set(xlabel="worlds", ylabel="environment steps per second")
-    memory.set(xlabel="worlds", ylabel="memory of the compiled program [MiB]")
+    pace.set(xlabel="environments", ylabel="environment steps per second")
+    memory.set(xlabel="environments", ylabel="memory of the compiled program [MiB]")
     sizes = sorted({row.worlds for row in rows})
     for axis in (pace, memory):
         axis.grid(alpha=0.3)

@@ -47,7 +47,8 @@ ENOUGH_SECONDS = 5.0
 """A row is not timed again once it has been timed for so long."""
 
 HEADER = (
-    f"{'engine':7} {'menu':6} {'layer':9} {'worlds':>7} {'env steps/s':>12} "
+    f"{'engine':7} {'menu':6} {'precision':13} {'layer':9} {'worlds':>7} "
+    f"{'env steps/s':>12} "
     f"{'physics/s':>12} {'years/hour':>10} {'MiB':>8} {'compile s':>9}"
 )
 
@@ -59,6 +60,8 @@ class Row:
     engine: str
     device: str
     menu: str
+    precision: str
+    """Of the networks' matrix products."""
     layer: str
     worlds: int
     substeps: int
@@ -81,7 +84,8 @@ class Row:
 
     def __str__(self):
         return (
-            f"{self.engine:7} {self.menu:6} {self.layer:9} {self.worlds:7,} "
+            f"{self.engine:7} {self.menu:6} {self.precision:13} {self.layer:9} "
+            f"{self.worlds:7,} "
             f"{self.env_steps_per_second:12,.0f} "
             f"{self.physics_steps_per_second:12,.0f} "
             f"{self.years_per_hour:10.3f} {self.memory_bytes / 2**20:8,.0f} "
@@ -257,6 +261,11 @@ def _started(config: Config):
     return learner.replace(actors=actors), copy(inputs)
 
 
+def recorded_inputs(config: Config):
+    """[horizon, num_envs, ...] arguments of ``Engine.step`` as training gives them."""
+    return _started(config)[1]
+
+
 @functools.cache
 def _start(config: Config):
     """See ``_started``: these worlds themselves."""
@@ -349,6 +358,7 @@ def _row(
         engine=config.engine,
         device=f"{device.platform} ({device.device_kind})",
         menu=config.randomization.preset,
+        precision=config.network.matmul_precision,
         layer=layer,
         worlds=config.num_envs,
         substeps=physics.substeps,

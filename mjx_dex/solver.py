@@ -1,4 +1,4 @@
-"""``python -m mjx_dex.solver``: what solver settings and buffers gain, and what they cost.
+"""``python -m mjx_dex.solver``: solver settings and buffers, gains and costs.
 
 Every variant steps the same recorded states by a control step, in turns with the
 settings as configured. What it makes of them is set against MuJoCo's C engine: how far
@@ -20,11 +20,11 @@ import mujoco
 import numpy as np
 
 from mjx_dex import costs, settings
-from mjx_dex.config import Config, replace
+from mjx_dex.config import Config, PhysicsConfig
 from mjx_dex.files import write_at_once
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.hand.model import NUM_JOINTS
-from mjx_dex.physics import make_engine
+from mjx_dex.physics import choose_engine, make_engine
 from mjx_dex.physics.contacts import measure_contacts
 from mjx_dex.task import with_buffers
 from mjx_dex.train import set_up_process
@@ -114,7 +114,7 @@ HEADER = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    deadline_of = time.monotonic()
+    started = time.monotonic()
     set_up_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = settings.from_command_line(
             SolverCommand, settings.load(base), arguments, description=__doc__
         )
-        compare(command, deadline_of + 60 * command.max_minutes)
+        compare(command, started + 60 * command.max_minutes)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -135,15 +135,20 @@ def compare(command: SolverCommand, deadline: float) -> list[Row]:
     """Measure, print and save every variant that there is time for.
 
     Raises:
-        ValueError: if a variant is unknown.
+        ValueError: if a variant is unknown, or the engine chooses settings itself.
     """
+    if choose_engine(command.engine)[0] == "native":
+        raise ValueError(
+            "the native engine has solver settings of its own (physics/native.py); "
+            "give --engine warp or mjx"
+        )
     unknown = [name for name in command.variants if name not in VARIANTS]
     if unknown:
         raise ValueError(f"--variants: {unknown[0]} is none of {', '.join(VARIANTS)}")
     config, rows = settings.config_of(command), []
     print(HEADER)
     for envs in command.envs or (config.num_envs,):
-        engine = config.engine
+        engine, _ = choose_engine(config.engine)
         sized = costs.with_worlds(config, engine, envs, config.randomization.preset)
         stage = Stage(with_buffers(sized), command.repeats)
         for name in command.variants or VARIANTS:
@@ -203,7 +208,7 @@ class Stage:
         return _program(engine.step, self._inputs)
 
 
-def _with_options(hand: Hand, variant: Variant, physics) -> Hand:
+def _with_options(hand: Hand, variant: Variant, physics: PhysicsConfig) -> Hand:
     model = copy.copy(hand.model)
     options = {"iterations": physics.iterations, "ls_iterations": physics.ls_iterations}
     for name, value in (options | variant.options).items():

@@ -64,13 +64,14 @@ def bench_table(run: Path) -> str:
     """Every row of the bench."""
     rows = bench_rows(run)
     lines = [
-        "| engine | menu | layer | worlds | env steps/s | physics steps/s "
-        "| years per hour | MiB | compile s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| engine | menu | precision | layer | environments | env steps/s "
+        "| physics steps/s | years per hour | MiB | compile s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = (
-            *(row["engine"], row["menu"], row["layer"], f"{row['worlds']:,}"),
+            *(row["engine"], row["menu"], row["precision"], row["layer"]),
+            f"{row['worlds']:,}",
             f"{row['env_steps_per_second']:,.0f}",
             f"{row['physics_steps_per_second']:,.0f}",
             f"{row['years_per_hour']:.3f}",
