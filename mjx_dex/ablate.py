@@ -125,7 +125,10 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--seeds", type=int, default=1, help="runs of each variant (default: 1)"
     )
     parser.add_argument(
-        "--variants", nargs="+", metavar="NAME", help="only these (default: all)"
+        "--variants",
+        nargs="+",
+        metavar="NAME",
+        help="only these (default: all); 0.5_x for '0.5 x'",
     )
     parser.add_argument(
         "--trials",
@@ -206,12 +209,12 @@ def _runs(options: argparse.Namespace, config: Config, folder: Path) -> list[Run
     that it repeats, it would show luck as an effect.
     """
     variants = STUDIES[options.study].variants
-    for name in options.variants or ():
-        if name not in variants:
-            raise ValueError(f"--variants: {name} is none of {', '.join(variants)}")
+    given = {slug(name) for name in options.variants or variants}
+    for name in given - {slug(name) for name in variants}:
+        raise ValueError(f"--variants: {name} is none of {', '.join(variants)}")
     chosen, configs = {}, {}
     for name, changes in variants.items():
-        if name not in (options.variants or variants):
+        if slug(name) not in given:
             continue
         changes = changes(config) if callable(changes) else changes
         changed = replace(config, **changes)

@@ -1,39 +1,87 @@
 #!/usr/bin/env bash
-# Everything that is worth measuring on a GPU, unattended, within a number of minutes:
-# the bench on warp and mjx, then training that goes on from RUN's latest checkpoint (or
-# begins), then an evaluation. Writes RUN/bench.json, RUN/bench.png, RUN/evaluation.json,
-# RUN/learning_curve.png, and the section "On a GPU" of docs/results.md.
+# Everything that is worth measuring on a GPU, unattended, within a number of minutes.
+# Writes RUN/*.json, RUN/*.txt, RUN/*.png and the section "On a GPU" of docs/results.md.
 #
-#   scripts/gpu_run.sh MINUTES [RUN] [option of train and bench ...]
+#   scripts/gpu_run.sh MINUTES [RUN] [option of bench and train ...]
 #
-# For example: scripts/gpu_run.sh 60 runs/gpu --randomization.preset all
+# STEPS names what is done, in this order; without it, "bench train":
+#   bench   physics, task and whole iterations at 8,192, 16,384 and 32,768 environments,
+#           without and with the whole menu, networks in float32 and tensorfloat32; then
+#           the same of OLD, a checkout of another commit, if there is one
+#   solver  solver settings and buffers: pace, distance from the C engine, penetration
+#   sizes   goals over wall-clock for numbers of environments and horizons
+#   train   training that continues RUN, or begins it, then an evaluation
+#
+# For example: STEPS="bench solver" scripts/gpu_run.sh 9 runs/gpu
+#              STEPS=train scripts/gpu_run.sh 11 runs/gpu --randomization.preset all
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 minutes=${1:?usage: scripts/gpu_run.sh MINUTES [RUN] [option ...]}
 run=${2:-runs/gpu}
 options=("${@:3}")
+read -ra steps <<<"${STEPS:-bench train}"
 python=${PYTHON:-python}
-begun=$SECONDS
 mkdir -p "$run"
+out=$(realpath "$run")
 
-training_minutes() { # what is left, but a tenth of all, and no less than 2, to evaluate
-    awk "BEGIN { end = ($minutes < 20) ? $minutes - 2 : $minutes * 0.9
-                 print end - ($SECONDS - $begun) / 60 }"
+share() { # minutes for one of $1 equal parts of those that are left
+    awk "BEGIN { print ($minutes - $SECONDS / 60) / $1 }"
 }
 
-# A quarter of the time, and no more than a table takes.
-bench_minutes=$(awk "BEGIN { print ($minutes / 4 < 7.5) ? $minutes / 4 : 7.5 }")
-"$python" -m mjx_dex.bench --max-minutes "$bench_minutes" \
-    --json "$run/bench.json" --plot "$run/bench.png" \
-    ${BENCH_OPTIONS:-} "${options[@]}" | tee "$run/bench.txt" || echo "bench failed"
+bench() { # FOLDER NAME MINUTES [option ...]: what the code in FOLDER reaches
+    (cd "$1" && "$python" -m mjx_dex.bench --max-minutes "$3" \
+        --json "$out/$2.json" --plot "$out/$2.png" "${@:4}" "${options[@]}") |
+        tee "$out/$2.txt" || echo "$2 failed"
+}
 
-resume=()
-[ -e "$run/config.yaml" ] && resume=(--resume)
-"$python" -m mjx_dex.train "${resume[@]}" --run-dir "$run" \
-    --max-minutes "$(training_minutes)" ${TRAIN_OPTIONS:-} "${options[@]}"
+run_bench() { # PARTS
+    local table="--engines warp --envs 8192 16384 32768 --menus none all --repeats 3
+        --layers training physics task"
+    local parts=$1
+    [ -z "${OLD:-}" ] || parts=$((parts + 1))
+    # shellcheck disable=SC2086
+    bench . bench "$(share "$parts")" \
+        ${BENCH_OPTIONS:-$table --precisions float32 tensorfloat32}
+    if [ -n "${OLD:-}" ]; then
+        # shellcheck disable=SC2086
+        bench "$OLD" bench_old "$(share "$1")" ${OLD_BENCH_OPTIONS:-$table}
+    fi
+}
 
-"$python" -m mjx_dex.evaluate "$run" --json "$run/evaluation.json" \
-    --task.goal.distribution uniform ${EVALUATE_OPTIONS:-} | tee "$run/evaluation.txt"
+run_solver() {
+    # shellcheck disable=SC2086
+    "$python" -m mjx_dex.solver --max-minutes "$(share "$1")" --json "$out/solver.json" \
+        ${SOLVER_OPTIONS:---engine warp --envs 8448 16896 33792} "${options[@]}" |
+        tee "$out/solver.txt" || echo "solver failed"
+}
 
-"$python" scripts/write_results.py "$run" "scripts/gpu_run.sh $*"
+run_sizes() {
+    # shellcheck disable=SC2086
+    "$python" -m mjx_dex.ablate sizes --folder "$run/studies" --trials 0 \
+        --max-minutes "$(share "$1")" ${SIZES_OPTIONS:---minutes 3} "${options[@]}"
+}
+
+run_train() {
+    # What is left, but a tenth, and no less than 2 minutes, to evaluate.
+    local time resume=()
+    time=$(awk "BEGIN { left = $minutes - $SECONDS / 60
+                        print (left < 20) ? left - 2 : left * 0.9 }")
+    [ -e "$run/config.yaml" ] && resume=(--resume)
+    # shellcheck disable=SC2086
+    "$python" -m mjx_dex.train "${resume[@]}" --run-dir "$run" --max-minutes "$time" \
+        ${TRAIN_OPTIONS:-} "${options[@]}"
+    # shellcheck disable=SC2086
+    "$python" -m mjx_dex.evaluate "$run" --json "$run/evaluation.json" \
+        --task.goal.distribution uniform ${EVALUATE_OPTIONS:-} | tee "$run/evaluation.txt"
+}
+
+for k in "${!steps[@]}"; do
+    step=${steps[$k]}
+    case $step in
+        bench | solver | sizes) "run_$step" $((${#steps[@]} - k)) ;;
+        train) run_train ;;
+        *) echo "error: STEPS: $step is none of bench, solver, sizes, train" >&2; exit 2 ;;
+    esac
+done
+"$python" scripts/write_results.py "$run" "${STEPS:+STEPS=\"$STEPS\" }scripts/gpu_run.sh $*"

@@ -21,6 +21,9 @@ from mjx_dex.report import read_metrics
 BEGIN, END = "<!-- gpu_run: begin -->", "<!-- gpu_run: end -->"
 """The section is between these lines; what was there is replaced."""
 
+BENCHES = {"bench": "", "bench_old": "The same by the other commit (OLD):\n\n"}
+"""What ``gpu_run.sh`` may have measured, and what is said above the table."""
+
 
 def main():
     """Read the run's files, write section and pictures."""
@@ -34,12 +37,14 @@ def main():
     text = page.read_text()
     if BEGIN not in text or END not in text:
         raise SystemExit(f"error: {page} lacks the lines {BEGIN} and {END}")
-    section = "\n\n".join(
-        [describe(run, arguments.command), bench_table(run), training(run)]
-    )
+    parts = [describe(run, arguments.command)]
+    parts += [bench_table(run, name) for name in BENCHES]
+    parts += [solver_table(run), sizes(run, docs), training(run)]
+    section = "\n\n".join(part for part in parts if part)
     if (run / "bench.png").exists():
         shutil.copy(run / "bench.png", docs / "gpu_bench.png")
-    plot_over_time(run, docs / "gpu_curve.png")
+    if (run / "metrics.jsonl").exists():
+        plot_over_time(run, docs / "gpu_curve.png")
     before, rest = text.split(BEGIN)
     page.write_text(f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}")
     print(f"wrote {page}")
@@ -47,22 +52,25 @@ def main():
 
 def describe(run: Path, command: str) -> str:
     """What was run, where, with which code."""
-    devices = ", ".join(dict.fromkeys(row["device"] for row in bench_rows(run)))
+    rows = [row for name in BENCHES for row in rows_of(run, name)]
+    devices = ", ".join(dict.fromkeys(row["device"] for row in rows))
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True
     ).stdout.strip()
-    return f"`{command}`, commit {commit or 'unknown'}, {devices}."
+    return f"`{command}`, commit {commit or 'unknown'}, {devices or 'one GPU'}."
 
 
-def bench_rows(run: Path) -> list[dict]:
-    """What the bench saved; nothing if it failed before its first row."""
-    path = run / "bench.json"
+def rows_of(run: Path, name: str) -> list[dict]:
+    """What a command saved; nothing if it was not run, or failed at once."""
+    path = run / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def bench_table(run: Path) -> str:
-    """Every row of the bench."""
-    rows = bench_rows(run)
+def bench_table(run: Path, name: str) -> str:
+    """Every row of a bench; nothing if there is none."""
+    rows = rows_of(run, name)
+    if not rows:
+        return ""
     lines = [
         "| engine | menu | precision | layer | environments | env steps/s "
         "| physics steps/s | years per hour | MiB | compile s |",
@@ -70,7 +78,12 @@ def bench_table(run: Path) -> str:
     ]
     for row in rows:
         cells = (
-            *(row["engine"], row["menu"], row["precision"], row["layer"]),
+            *(
+                row["engine"],
+                row["menu"],
+                row.get("precision", "float32"),
+                row["layer"],
+            ),
             f"{row['worlds']:,}",
             f"{row['env_steps_per_second']:,.0f}",
             f"{row['physics_steps_per_second']:,.0f}",
@@ -79,11 +92,48 @@ def bench_table(run: Path) -> str:
             f"{row['compile_seconds']:.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "![pace and memory over worlds](gpu_bench.png)"])
+    picture = ["", "![pace and memory over environments](gpu_bench.png)"]
+    return BENCHES[name] + "\n".join(lines + (picture if name == "bench" else []))
+
+
+def solver_table(run: Path) -> str:
+    """Every row of the comparison of solver settings; nothing if there is none."""
+    rows = rows_of(run, "solver")
+    if not rows:
+        return ""
+    lines = [
+        "| solver | environments | env steps/s | ratio | overflowed | joints off the C "
+        "engine's, RMS [rad] | object [mm] | penetration [mm] | 99% below [mm] |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = (
+            *(row["variant"], f"{row['environments']:,}"),
+            *(f"{row['env_steps_per_second']:,.0f}", f"{row['ratio']:.2f}"),
+            *(f"{row['overflowed']:,}", f"{row['joints']:.1e}"),
+            *(f"{1000 * row[x]:.3f}" for x in DEPTHS),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+DEPTHS = ("position", "penetration", "deepest_1_percent")
+"""Columns of ``solver.json`` in metres."""
+
+
+def sizes(run: Path, docs: Path) -> str:
+    """The study of sizes and its picture; nothing if there is none."""
+    study = run / "studies" / "sizes"
+    if not (study / "table.md").exists():
+        return ""
+    shutil.copy(study / "study.png", docs / "gpu_sizes.png")
+    return (study / "table.md").read_text().strip() + "\n\n![sizes](gpu_sizes.png)"
 
 
 def training(run: Path) -> str:
-    """How the run went, and how its policy did."""
+    """How the run went, and how its policy did; nothing if there is none."""
+    if not (run / "evaluation.json").exists():
+        return ""
     config = yaml.safe_load((run / "config.yaml").read_text())
     result = json.loads((run / "evaluation.json").read_text())
     minutes = minutes_of(read_metrics(run))[-1:].sum()  # 0 if there was no time at all

@@ -192,7 +192,7 @@ def test_other_options_are_refused(tmp_path, capsys):
 
 def test_an_unknown_variant_is_named(tmp_path, capsys):
     assert call(tmp_path, "memory", "--variants", "GRU") == 1
-    assert "--variants: GRU is none of LSTM policy" in capsys.readouterr().err
+    assert "--variants: gru is none of LSTM policy" in capsys.readouterr().err
 
 
 def test_no_time_begins_nothing_and_says_how_to_go_on(tmp_path, capsys):

@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[1]
 TINY_BENCH = "--config quickstart --engines native --envs 4 --layers physics stepping"
 
 
-def run_script(checkout, env_steps):
+def run_script(checkout, env_steps, **environment):
     """What it said; the time is ample."""
     return subprocess.run(
         ["scripts/gpu_run.sh", "20", "runs/tiny", *TINY[2:]],
         cwd=checkout,
         env=os.environ
+        | environment
         | {
             "PYTHON": sys.executable,
             "BENCH_OPTIONS": f"{TINY_BENCH} --repeats 1",
@@ -74,3 +75,30 @@ def test_again_it_goes_on_from_the_checkpoint(checkout):
     assert len(after.splitlines()) == len(before.splitlines()) + 1
     page = (checkout / "docs/results.md").read_text()
     assert "64 env steps" in page and "48 env steps" not in page
+
+
+def test_steps_are_chosen_and_another_commit_is_measured_beside(checkout):
+    """All that needs no training, on MuJoCo Warp; the other commit is this one."""
+    done = run_script(
+        checkout,
+        env_steps=64,
+        STEPS="bench solver sizes",
+        OLD=str(ROOT),
+        OLD_BENCH_OPTIONS=f"{TINY_BENCH} --repeats 1",
+        SOLVER_OPTIONS="--engine warp --envs 4 --repeats 1 --variants separating_axes",
+        SIZES_OPTIONS="--minutes 0.05 --variants 1_x_environments_horizon_20",
+    )
+    assert done.returncode == 0, done.stderr
+    run = checkout / "runs/tiny"
+    page = (checkout / "docs/results.md").read_text()
+    for name in ("bench", "bench_old", "solver"):
+        rows = json.loads((run / f"{name}.json").read_text())
+        assert f"{rows[0]['env_steps_per_second']:,.0f} |" in page
+    assert "The same by the other commit" in page
+    assert "![sizes](gpu_sizes.png)" in page
+
+
+def test_an_unknown_step_is_one_line(checkout):
+    done = run_script(checkout, env_steps=64, STEPS="benhc")
+    assert done.returncode == 2
+    assert "STEPS: benhc is none of bench, solver, sizes, train" in done.stderr
