@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from mjx_dex.config import NetworkConfig
 from mjx_dex.learning.agent import make_networks
-from mjx_dex.learning.networks import LSTM, Network
+from mjx_dex.learning.networks import LSTM, UNROLL, Network
 
 STEPS, FEATURES, UNITS = 7, 3, 5
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -83,6 +84,38 @@ def test_lstm_follows_its_equations():
         np.testing.assert_allclose(outputs[t], h, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(cell, c, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(output, h, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_several_environments_are_each_computed_alone(recurrent):
+    apply = make(recurrent)
+    inputs, first = normal(4, STEPS, 2, FEATURES), normal(5, STEPS, 2) > 0.5
+    assert first.any(0).all()
+    assert not first.all(0).any()
+    carry = tuple(normal(seed, 2, UNITS) for seed in (6, 7))
+    finals, outputs = apply(carry, inputs, first)
+    for env in range(2):
+        own = tuple(part[env] for part in carry)
+        final, alone = apply(own, inputs[:, env], first[:, env])
+        np.testing.assert_allclose(outputs[:, env], alone, **CLOSE)
+        for part, of_all in zip(final, finals, strict=True):
+            np.testing.assert_allclose(of_all[env], part, **CLOSE)
+
+
+def test_lstm_gradient_is_the_slope_of_its_output():
+    """Of weights, inputs and memory, against differences; longer than is unrolled."""
+    lstm, steps, envs = LSTM(UNITS), UNROLL + 3, 2
+    inputs, first = normal(4, steps, envs, FEATURES), normal(5, steps, envs) > 1
+    carry = tuple(normal(seed, envs, UNITS) for seed in (6, 7))
+    parameters = randomized(lstm.init(jax.random.key(0), carry, inputs, first))
+    check_grads(
+        jax.jit(lambda *arguments: lstm.apply(*arguments, first)),
+        (parameters, carry, inputs),
+        order=1,
+        modes="rev",
+        eps=1e-2,
+        rtol=1e-2,
+    )
 
 
 def test_without_memory_nothing_but_the_input_counts():
