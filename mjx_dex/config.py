@@ -347,10 +347,15 @@ class NetworkConfig:
     """Units of the dense ReLU layer."""
     memory: int = 512
     """Units of the LSTM."""
-    matmul_precision: Literal["default", "float32", "tensorfloat32", "bfloat16"] = (
+    matmul_precision: Literal["float32", "tensorfloat32", "bfloat16", "default"] = (
         "float32"
     )
-    """Precision of the networks' matrix products. Physics always runs in float32."""
+    """Precision of the networks' matrix products, when acting and when learning; sums,
+    weights, optimizer and everything else are float32. 'float32': exact products.
+    'bfloat16': operands are rounded to 8 bits of significand, on every device (a CPU
+    gains nothing by it). 'tensorfloat32': to 11 bits, on NVIDIA GPUs since Ampere; a
+    CPU refuses to train with it, and plays in float32. 'default': as runs of older
+    versions may say, XLA's choice: tensorfloat32 there, float32 on a CPU."""
 
 
 @dataclass(frozen=True)

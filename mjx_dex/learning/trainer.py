@@ -132,6 +132,12 @@ class Trainer:
 
     @functools.cached_property
     def _iterate(self):
+        platform = self._mesh.devices.flat[0].platform
+        if self._precision == "tensorfloat32" and platform == "cpu":
+            raise ValueError(
+                "network.matmul_precision: a CPU has no tensorfloat32, choose float32 "
+                "or bfloat16"
+            )
         spec = self._learner_spec()
         iterate = self._on_all_devices(
             self._iterate_one_device, (spec,), (spec, PartitionSpec())
@@ -261,11 +267,12 @@ class Trainer:
         )
 
     def _jit(self, function, **options):
-        def with_precision(*args):
-            with jax.default_matmul_precision(self._precision):
+        def precise(*args):
+            # Of the environments: networks have a precision of their own.
+            with jax.default_matmul_precision("float32"):
                 return function(*args)
 
-        return jax.jit(with_precision, **options)
+        return jax.jit(precise, **options)
 
     @property
     def sharding(self) -> Learner:
