@@ -18,8 +18,6 @@ takes a fifth less time on a CPU."""
 
 Carry = tuple[jax.Array, ...]
 """An LSTM's cell state and output, [units] each; empty without memory."""
-
-
 Precision = Literal["float32", "tensorfloat32", "bfloat16", "default"]
 """Of matrix products: see ``NetworkConfig.matmul_precision``."""
 

@@ -12,6 +12,8 @@ from mjx_dex.learning.networks import Carry, Network
 from mjx_dex.learning.vector import VectorEnvironment
 from mjx_dex.types import Observation, TimeStep, Transition
 
+PHASES = ("acting", "environments", "values", "values at truncation")
+"""Names of a step's parts in a compiled program and its profile."""
 BLOCKS = 16
 """Parts of the batch in which environments with a truncated episode are evaluated."""
 
@@ -118,22 +120,26 @@ def _step(
 ) -> tuple[Actors, Transition, dict[str, jax.Array]]:
     key, action_key = jax.random.split(actors.key)
     observation, first = actors.observation, actors.first
-    policy_carry, outputs = jax.vmap(agent.act)(
-        actors.policy_carry, observation.policy, first
-    )
-    action = agent.networks.actions.sample(action_key, outputs)
-    env_state, time_step = vector_env.step(actors.env_state, action)
-
-    value_carry, value = jax.vmap(agent.value)(
-        actors.value_carry, observation.value, first
-    )
+    with jax.named_scope("acting"):
+        policy_carry, outputs = jax.vmap(agent.act)(
+            actors.policy_carry, observation.policy, first
+        )
+        action = agent.networks.actions.sample(action_key, outputs)
+    with jax.named_scope("environments"):
+        env_state, time_step = vector_env.step(actors.env_state, action)
+    with jax.named_scope("values"):
+        value_carry, value = jax.vmap(agent.value)(
+            actors.value_carry, observation.value, first
+        )
+    with jax.named_scope("values at truncation"):
+        # The others' follow from the steps after them: see _next_values.
+        next_value = _values_of_truncated(agent, value_carry, time_step)
     transition = Transition(
         observation=observation,
         action=action,
         log_prob=agent.networks.actions.log_prob(outputs, action),
         value=value,
-        # The others' follow from the steps after them: see _next_values.
-        next_value=_values_of_truncated(agent, value_carry, time_step),
+        next_value=next_value,
         reward=time_step.reward,
         first=first,
         terminated=time_step.terminated,
@@ -188,9 +194,10 @@ def _next_values(agent: Agent, actors: Actors, transitions: Transition) -> jax.A
     Only after the last step the value network is evaluated anew.
     """
     t = transitions
-    _, last = jax.vmap(agent.value)(
-        actors.value_carry, actors.observation.value, actors.first
-    )
+    with jax.named_scope("values"):
+        _, last = jax.vmap(agent.value)(
+            actors.value_carry, actors.observation.value, actors.first
+        )
     values = jnp.concatenate([t.value.reshape(-1, len(last)), last[None]])
     following = values[1:].reshape(t.value.shape)
     next_value = jnp.where(t.truncated, t.next_value, following)

@@ -20,6 +20,8 @@ from mjx_dex.learning.vector import VectorEnvironment
 
 DEVICES = "devices"
 """Name of the axis over which training is data-parallel."""
+PHASES = (*rollout.PHASES, "advantages", "optimization", "statistics")
+"""Names of an iteration's parts in a compiled program and its profile."""
 
 
 @struct.dataclass
@@ -80,6 +82,10 @@ class Trainer:
             the iteration, the optimizer's as ``ppo.optimize`` returns them.
         """
         return self._iterate(learner)
+
+    def lower(self, learner: Learner) -> jax.stages.Lowered:
+        """What ``iterate`` runs, to be compiled and looked at."""
+        return self._iterate.lower(learner)
 
     @property
     def num_devices(self) -> int:
@@ -181,25 +187,29 @@ class Trainer:
         """Optimize on this device's share of an iteration's experience."""
         config = self._config
         key, order_key = jax.random.split(learner.key)
-        chunks, returns = self._prepare(experience, learner.statistics)
-        parameters, optimizer_state, metrics = ppo.optimize(
-            learner.parameters,
-            learner.optimizer_state,
-            chunks,
-            learner.learning_rate,
-            jax.random.fold_in(order_key, jax.lax.axis_index(DEVICES)),
-            self._networks,
-            config,
-            DEVICES,
-        )
+        with jax.named_scope("advantages"):
+            chunks, returns = self._prepare(experience, learner.statistics)
+        with jax.named_scope("optimization"):
+            parameters, optimizer_state, metrics = ppo.optimize(
+                learner.parameters,
+                learner.optimizer_state,
+                chunks,
+                learner.learning_rate,
+                jax.random.fold_in(order_key, jax.lax.axis_index(DEVICES)),
+                self._networks,
+                config,
+                DEVICES,
+            )
         transitions = experience.transitions
+        with jax.named_scope("statistics"):
+            statistics = _update_statistics(learner.statistics, transitions, returns)
         metrics |= _fit_metrics(transitions.value, returns)
         metrics["learning_rate"] = learner.learning_rate
         metrics["finite_parameters"] = trees.is_finite(parameters).astype(jnp.float32)
         return learner.replace(
             parameters=parameters,
             optimizer_state=optimizer_state,
-            statistics=_update_statistics(learner.statistics, transitions, returns),
+            statistics=statistics,
             learning_rate=ppo.adapt_learning_rate(
                 learner.learning_rate, metrics["kl"], config
             ),
