@@ -353,7 +353,7 @@ class NetworkConfig:
     """Precision of the networks' matrix products, when acting and when learning; sums,
     weights, optimizer and everything else are float32. 'float32': exact products.
     'bfloat16': operands are rounded to 8 bits of significand, on every device (a CPU
-    gains nothing by it). 'tensorfloat32': to 11 bits, on NVIDIA GPUs since Ampere; a
+    gains little by it). 'tensorfloat32': to 11 bits, on NVIDIA GPUs since Ampere; a
     CPU refuses to train with it, and plays in float32. 'default': as runs of older
     versions may say, XLA's choice: tensorfloat32 there, float32 on a CPU."""
 
