@@ -17,14 +17,14 @@ import matplotlib
 import mujoco
 import numpy as np
 
-from mjx_dex import costs, roofline, settings
+from mjx_dex import costs, profiling, roofline, settings
 from mjx_dex.config import Config, Precision, Preset, replace
 from mjx_dex.costs import LAYERS, Engine, Layer, Row
 from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.physics.engine import CaptureError
 from mjx_dex.physics.native import available_cores
 from mjx_dex.task import with_buffers
-from mjx_dex.train import set_up_process
+from mjx_dex.train import make_trainer, set_up_process
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -94,6 +94,9 @@ class BenchCommand(Config):
     """Rows that would not be done by then are left out, and said to be."""
     roofline: bool = False
     """Set physics against the device's limits, too; mjx compiles for half a minute."""
+    profile: Path | None = None
+    """Folder for a trace of one training iteration of the first engine; the operations
+    that take its time are printed."""
     json: Path = Path("bench.json")
     """The table is saved to this file."""
     plot: Path = Path("bench.png")
@@ -163,6 +166,8 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
         _print_roofline(with_buffers(dataclasses.replace(config, engine="mjx")), rows)
     for layer in dict.fromkeys(row.layer for row in rows):
         print(f"  {layer}: {LAYERS[layer]}")
+    if command.profile:
+        _print_profile(config, command, plan)
     return rows
 
 
@@ -280,6 +285,15 @@ def _print_roofline(config: Config, rows: list[Row]) -> None:
         if (row.engine, row.layer) == ("mjx", "physics"):
             share = row.physics_steps_per_second / bound.steps_per_second
             print(f"{row.engine}, {row.menu}, {row.worlds} worlds: {share:.1%} of it")
+
+
+def _print_profile(config: Config, command: BenchCommand, plan: Plan) -> None:
+    engine, envs, menu, *_ = _jobs(command, plan)[0]
+    scaled = with_buffers(costs.with_worlds(config, engine, envs, menu))
+    trainer = make_trainer(scaled, jax.local_devices()[:1])
+    learner = trainer.init(jax.random.key(config.seed))
+    print(f"one iteration, {engine}, {menu}, {envs} environments: {command.profile}")
+    print(profiling.table(profiling.profile(trainer, learner, command.profile)))
 
 
 def plot(rows: list[Row], path: Path) -> None:

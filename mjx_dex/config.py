@@ -332,6 +332,10 @@ class BankConfig:
     """Worlds stepped beside the training ones that start new episodes all the time."""
 
 
+Precision = Literal["float32", "tensorfloat32", "bfloat16", "default"]
+"""Of matrix products: see ``NetworkConfig.matmul_precision``."""
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """Separate policy and value networks (Table 10, Figure 12)."""
@@ -343,10 +347,13 @@ class NetworkConfig:
     """Units of the dense ReLU layer."""
     memory: int = 512
     """Units of the LSTM."""
-    matmul_precision: Literal["default", "float32", "tensorfloat32", "bfloat16"] = (
-        "float32"
-    )
-    """Precision of the networks' matrix products. Physics always runs in float32."""
+    matmul_precision: Precision = "float32"
+    """Precision of the networks' matrix products, when acting and when learning; sums,
+    weights, optimizer and everything else are float32. 'float32': exact products.
+    'bfloat16': operands are rounded to 8 bits of significand, on every device (a CPU
+    gains little by it). 'tensorfloat32': to 11 bits, on NVIDIA GPUs since Ampere; a
+    CPU refuses to train with it, and plays in float32. 'default': as runs of older
+    versions may say, XLA's choice: tensorfloat32 there, float32 on a CPU."""
 
 
 @dataclass(frozen=True)

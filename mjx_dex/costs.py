@@ -199,7 +199,7 @@ def measure(
     for layer in layers:
         if layer in programs and time.monotonic() < deadline:
             function, arguments = programs[layer]
-            with jax.default_matmul_precision(config.network.matmul_precision):
+            with jax.default_matmul_precision("float32"):
                 program, seconds = _compile(jax.jit(function), *arguments)
             timed = _timed(partial(program, *arguments), repeats, engine)
             yield row(layer, timed, program, seconds)

@@ -89,7 +89,7 @@ class Play:
             carry = jax.tree.map(lambda x: jnp.zeros((shape, *x.shape)), empty)
             return Playing(state, observation, carry, jnp.ones(shape, bool))
 
-        return jax.jit(self._with_precision(start))
+        return jax.jit(self._precise(start))
 
     @functools.cached_property
     def _step(self):
@@ -107,13 +107,13 @@ class Play:
             first = time_step.terminated | time_step.truncated
             return Playing(state, time_step.observation, carry, first), time_step
 
-        return jax.jit(self._with_precision(step))
+        return jax.jit(self._precise(step))
 
-    def _with_precision(self, function):
-        """As in training: a GPU would otherwise round more coarsely."""
+    def _precise(self, function):
+        """Environments in float32: a GPU would otherwise round more coarsely."""
 
         def precise(*arguments):
-            with jax.default_matmul_precision(self.config.network.matmul_precision):
+            with jax.default_matmul_precision("float32"):
                 return function(*arguments)
 
         return precise

@@ -362,7 +362,8 @@ class Transition:
     value: jax.Array
     """[] estimate for ``observation``, in units of reward."""
     next_value: jax.Array
-    """[] estimate for the observation that followed, before any reset."""
+    """[] estimate for the observation that followed, before any reset; 0 where the
+    episode was terminated."""
     reward: jax.Array
     """[] that followed."""
     first: jax.Array

@@ -144,12 +144,11 @@ def golden_of(agent: Agent) -> dict[str, np.ndarray]:
     )
     observations = np.float32(statistics.mean + 1.5 * noise * statistics.deviation)
     first = np.arange(GOLDEN_STEPS) % GOLDEN_EPISODE == 0
-    act = jax.jit(agent.act)
+    act = jax.jit(agent.in_float32().act)
     carry, outputs = agent.networks.policy.initial_carry(), []
-    with jax.default_matmul_precision("float32"):
-        for observation, is_first in zip(observations, first, strict=True):
-            carry, output = act(carry, jnp.asarray(observation), jnp.asarray(is_first))
-            outputs.append(np.asarray(output))
+    for observation, is_first in zip(observations, first, strict=True):
+        carry, output = act(carry, jnp.asarray(observation), jnp.asarray(is_first))
+        outputs.append(np.asarray(output))
     return {"observations": observations, "first": first, "outputs": np.array(outputs)}
 
 

@@ -1,6 +1,6 @@
 """Policy and value network with what they need to be evaluated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +37,7 @@ def make_networks(
         memory=config.memory,
         recurrent=config.policy_memory == "lstm",
         head_scale=0.01,  # begins with all actions nearly equally likely
+        matmul_precision=config.matmul_precision,
     )
     value = Network(
         outputs=(),
@@ -44,6 +45,7 @@ def make_networks(
         memory=config.memory,
         recurrent=config.value_memory == "lstm",
         head_scale=1.0,
+        matmul_precision=config.matmul_precision,
     )
     return Networks(policy, value, actions)
 
@@ -57,6 +59,14 @@ class Agent:
     """Of "policy" and "value"."""
     statistics: dict[str, Statistics]
     """Of "policy" and "value" observations and of "returns"."""
+
+    def in_float32(self) -> "Agent":
+        """The same agent with products in float32, as a robot computes them."""
+        policy, value = (
+            network.clone(matmul_precision="float32") for network in self.networks[:2]
+        )
+        networks = self.networks._replace(policy=policy, value=value)
+        return replace(self, networks=networks)
 
     def act(
         self, carry: Carry, observation: jax.Array, first: jax.Array

@@ -1,13 +1,16 @@
-"""Policy and value networks (Table 10, Figure 12), each for one environment.
+"""Policy and value networks (Table 10, Figure 12).
 
 Every network maps a memory and a sequence of observations to the new memory and a
 sequence of outputs. Acting is the same call with a sequence of one, so that replaying a
-stored sequence is equal to having acted it.
+stored sequence is equal to having acted it. Time is the first axis; environments, if
+there are several, come second, so that a step of all of them lies together in memory.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from mjx_dex.config import Precision
 
 UNROLL = 10
 """Steps of a recurrence compiled as one: a whole chunk of Table 10, whose gradient then
@@ -17,32 +20,106 @@ Carry = tuple[jax.Array, ...]
 """An LSTM's cell state and output, [units] each; empty without memory."""
 
 
+def product(x: jax.Array, y: jax.Array, precision: Precision) -> jax.Array:
+    """``x @ y`` for [..., n] and [n, m], the same in the gradient."""
+    # As one long matrix: for the gradient of more axes XLA copies transposed arrays.
+    rows = x.reshape(-1, x.shape[-1])
+    if precision == "bfloat16":
+        result = _bfloat16_product(rows, y)
+    else:
+        result = jnp.matmul(rows, y, precision=precision)
+    return result.reshape(*x.shape[:-1], y.shape[-1])
+
+
+@jax.custom_vjp
+def _bfloat16_product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``x @ y`` of operands rounded to bfloat16, summed and returned in float32.
+
+    Rounded here, for a CPU ignores JAX's ``BF16_BF16_F32`` without a word. Gradients
+    are rounded, too, before they are multiplied.
+    """
+    x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
+
+
+def _bfloat16_forward(x, y):
+    saved = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+    return _bfloat16_product(*saved), saved
+
+
+def _bfloat16_backward(saved, gradient):
+    x, y = saved
+    return _bfloat16_product(gradient, y.T), _bfloat16_product(x.T, gradient)
+
+
+_bfloat16_product.defvjp(_bfloat16_forward, _bfloat16_backward)
+
+
 class LSTM(nn.Module):
     """Long short-term memory over a sequence, cleared where an episode begins."""
 
     units: int
+    matmul_precision: Precision = "float32"
 
     @nn.compact
     def __call__(
         self, carry: Carry, inputs: jax.Array, first: jax.Array
     ) -> tuple[Carry, jax.Array]:
-        """Run over [T, features] inputs; ``first`` is [T] bool."""
+        """Run over [T, ..., features] inputs; ``first`` is [T, ...] bool."""
         # All input products at once: the loop is left with the recurrent ones only.
-        gates = nn.Dense(4 * self.units, name="input")(inputs)
+        gates = _dense(4 * self.units, "input", self.matmul_precision)(inputs)
         recurrent = self.param(
             "recurrent", nn.initializers.orthogonal(), (self.units, 4 * self.units)
         )
+        return _recur(self.matmul_precision, carry, gates, first, recurrent)
 
-        def step(carry, now):
-            gates_t, first_t = now
-            cell, output = jax.tree.map(lambda x: jnp.where(first_t, 0.0, x), carry)
-            i, f, g, o = jnp.split(gates_t + output @ recurrent, 4)
-            # The forget gate starts open, so that gradients reach back from the start.
-            cell = nn.sigmoid(f + 1.0) * cell + nn.sigmoid(i) * jnp.tanh(g)
-            output = nn.sigmoid(o) * jnp.tanh(cell)
-            return (cell, output), output
 
-        return jax.lax.scan(step, carry, (gates, first), unroll=UNROLL)
+def _loop(
+    precision: Precision,
+    carry: Carry,
+    gates: jax.Array,
+    first: jax.Array,
+    recurrent: jax.Array,
+) -> tuple[Carry, jax.Array]:
+    """Over [T, ..., 4 * units] input products: the new carry and all outputs."""
+
+    def step(carry, now):
+        gates_t, first_t = now
+        cell, output = _cleared(carry, first_t)
+        gates_t += product(output, recurrent, precision)
+        i, f, g, o = jnp.split(gates_t, 4, axis=-1)
+        # The forget gate starts open, so that gradients reach back from the start.
+        cell = nn.sigmoid(f + 1.0) * cell + nn.sigmoid(i) * jnp.tanh(g)
+        output = nn.sigmoid(o) * jnp.tanh(cell)
+        return (cell, output), output
+
+    return jax.lax.scan(step, carry, (gates, first), unroll=UNROLL)
+
+
+def _loop_forward(precision, carry, gates, first, recurrent):
+    def of_inputs(carry, gates):
+        return _loop(precision, carry, gates, first, recurrent)
+
+    (last, outputs), pull_back = jax.vjp(of_inputs, carry, gates)
+    before = jnp.concatenate([carry[1][None], outputs[:-1]])
+    return (last, outputs), (pull_back, _cleared(before, first))
+
+
+def _loop_backward(precision, saved, gradient):
+    """The weights' gradient as one product over all steps, not one for each."""
+    pull_back, before = saved
+    carry, gates = pull_back(gradient)
+    before, of_gates = (x.reshape(-1, x.shape[-1]) for x in (before, gates))
+    return carry, gates, None, product(before.T, of_gates, precision)
+
+
+_recur = jax.custom_vjp(_loop, nondiff_argnums=(0,))
+_recur.defvjp(_loop_forward, _loop_backward)
+
+
+def _cleared(memory, first: jax.Array):
+    """Memory [..., units], 0 where ``first`` [...]."""
+    return jax.tree.map(lambda x: jnp.where(first[..., None], 0.0, x), memory)
 
 
 class Network(nn.Module):
@@ -55,6 +132,7 @@ class Network(nn.Module):
     recurrent: bool
     head_scale: float
     """Scale of the head's initial weights."""
+    matmul_precision: Precision = "float32"
 
     @nn.compact
     def __call__(
@@ -63,26 +141,24 @@ class Network(nn.Module):
         """Run over a sequence.
 
         Args:
-            carry: memory before it.
-            inputs: [T, features], normalized.
-            first: [T] bool: memory is cleared before that input.
+            carry: [..., units] memory before it.
+            inputs: [T, ..., features], normalized.
+            first: [T, ...] bool: memory is cleared before that input.
 
         Returns:
-            The memory after it and [T, *outputs].
+            The memory after it and [T, ..., *outputs].
         """
-        x = nn.relu(nn.Dense(self.hidden, name="dense")(inputs))
+        precision = self.matmul_precision
+        x = nn.relu(_dense(self.hidden, "dense", precision)(inputs))
         if self.recurrent:
-            carry, x = LSTM(self.memory, name="lstm")(carry, x, first)
+            carry, x = LSTM(self.memory, precision, name="lstm")(carry, x, first)
         else:
-            x = nn.relu(nn.Dense(self.memory, name="no_memory")(x))
+            x = nn.relu(_dense(self.memory, "no_memory", precision)(x))
         size = 1
         for length in self.outputs:
             size *= length
-        x = nn.Dense(
-            size,
-            kernel_init=nn.initializers.orthogonal(self.head_scale),
-            name="head",
-        )(x)
+        head_scale = nn.initializers.orthogonal(self.head_scale)
+        x = _dense(size, "head", precision, kernel_init=head_scale)(x)
         return carry, x.reshape(*x.shape[:-1], *self.outputs)
 
     def initial_carry(self) -> Carry:
@@ -90,3 +166,10 @@ class Network(nn.Module):
         if not self.recurrent:
             return ()
         return jnp.zeros(self.memory), jnp.zeros(self.memory)
+
+
+def _dense(units: int, name: str, precision: Precision, **options) -> nn.Dense:
+    def dot_general(x, kernel, dimensions, **_):
+        return product(x, kernel, precision)
+
+    return nn.Dense(units, name=name, dot_general=dot_general, **options)

@@ -9,7 +9,7 @@ from flax import struct
 
 from mjx_dex.config import PPOConfig
 from mjx_dex.learning.agent import Networks
-from mjx_dex.learning.networks import Carry
+from mjx_dex.learning.networks import Carry, Network
 
 KL_STEP = 1.3
 """Factor by which one iteration may change an adaptive learning rate."""
@@ -61,11 +61,15 @@ def loss(
     The advantages A are standardized already.
     """
     policy, value, actions = networks
-    _, outputs = jax.vmap(policy.apply, (None, 0, 0, 0))(
-        parameters["policy"], chunks.policy_carry, chunks.policy_input, chunks.first
+    outputs = _replay(
+        policy,
+        parameters["policy"],
+        chunks.policy_carry,
+        chunks.policy_input,
+        chunks.first,
     )
-    _, predicted = jax.vmap(value.apply, (None, 0, 0, 0))(
-        parameters["value"], chunks.value_carry, chunks.value_input, chunks.first
+    predicted = _replay(
+        value, parameters["value"], chunks.value_carry, chunks.value_input, chunks.first
     )
     log_ratio = actions.log_prob(outputs, chunks.action) - chunks.log_prob
     ratio = jnp.exp(log_ratio)
@@ -158,6 +162,13 @@ def standardize(x: jax.Array, axis_name: str) -> jax.Array:
     centered = x - jax.lax.pmean(x.mean(), axis_name)
     variance = jax.lax.pmean(jnp.square(centered).mean(), axis_name)
     return centered / (jnp.sqrt(variance) + 1e-8)
+
+
+def _replay(network: Network, parameters, carry: Carry, inputs, first) -> jax.Array:
+    """Outputs [n, chunk, ...] for inputs [n, chunk, features]."""
+    # Time first: transposed here are the inputs, not the gates, which are far larger.
+    in_time = jnp.swapaxes(inputs, 0, 1), first.T
+    return jnp.swapaxes(network.apply(parameters, carry, *in_time)[1], 0, 1)
 
 
 def _gradient(

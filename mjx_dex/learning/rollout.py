@@ -9,7 +9,12 @@ from flax import struct
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.networks import Carry, Network
 from mjx_dex.learning.vector import VectorEnvironment
-from mjx_dex.types import Observation, Transition
+from mjx_dex.types import Observation, TimeStep, Transition
+
+PHASES = ("acting", "environments", "values", "values at truncation")
+"""Names of a step's parts in a compiled program and its profile."""
+BLOCKS = 16
+"""Parts of the batch in which environments with a truncated episode are evaluated."""
 
 
 @struct.dataclass
@@ -80,8 +85,8 @@ def collect(
     """Act for ``num_chunks * chunk`` steps in every environment.
 
     Returns:
-        The actors, the experience, and the environments' metrics summed over worlds
-        and steps.
+        The actors, the experience, and the environments' metrics summed over
+        environments and steps.
     """
 
     def step(actors: Actors, _):
@@ -96,6 +101,9 @@ def collect(
     actors, (experience, metrics) = jax.lax.scan(
         collect_chunk, actors, length=num_chunks
     )
+    next_value = _next_values(agent, actors, experience.transitions)
+    transitions = experience.transitions.replace(next_value=next_value)
+    experience = experience.replace(transitions=transitions)
     return actors, experience, jax.tree.map(jnp.sum, metrics)
 
 
@@ -104,19 +112,20 @@ def _step(
 ) -> tuple[Actors, Transition, dict[str, jax.Array]]:
     key, action_key = jax.random.split(actors.key)
     observation, first = actors.observation, actors.first
-    policy_carry, outputs = jax.vmap(agent.act)(
-        actors.policy_carry, observation.policy, first
-    )
-    action = agent.networks.actions.sample(action_key, outputs)
-    env_state, time_step = vector_env.step(actors.env_state, action)
-
-    value_carry, value = jax.vmap(agent.value)(
-        actors.value_carry, observation.value, first
-    )
-    # Of the state before any reset, with the memory of the episode it belongs to.
-    _, next_value = jax.vmap(agent.value)(
-        value_carry, time_step.last_observation.value, jnp.zeros_like(first)
-    )
+    with jax.named_scope("acting"):
+        policy_carry, outputs = jax.vmap(agent.act)(
+            actors.policy_carry, observation.policy, first
+        )
+        action = agent.networks.actions.sample(action_key, outputs)
+    with jax.named_scope("environments"):
+        env_state, time_step = vector_env.step(actors.env_state, action)
+    with jax.named_scope("values"):
+        value_carry, value = jax.vmap(agent.value)(
+            actors.value_carry, observation.value, first
+        )
+    with jax.named_scope("values at truncation"):
+        # The others' follow from the steps after them: see _next_values.
+        next_value = _values_of_truncated(agent, value_carry, time_step)
     transition = Transition(
         observation=observation,
         action=action,
@@ -137,3 +146,51 @@ def _step(
         key=key,
     )
     return actors, transition, time_step.metrics
+
+
+def _values_of_truncated(agent: Agent, carry: Carry, time_step: TimeStep) -> jax.Array:
+    """[num_envs] V(s_{t+1}) where an episode was truncated; elsewhere anything.
+
+    Truncated episodes are few, but in a large batch there is one at almost every step.
+    They are gathered in blocks, and the loop ends when none is left: it usually runs
+    once, and not at all when none was truncated.
+
+    Args:
+        agent: whose value network is evaluated.
+        carry: [num_envs, units] its memory after s_t, of the episode that ends.
+        time_step: [num_envs, ...] what followed; its last observation is of s_{t+1}.
+    """
+    num_envs = len(time_step.truncated)
+
+    def evaluate(state):
+        waiting, values = state
+        _, block = jax.lax.top_k(waiting.astype(jnp.float32), -(-num_envs // BLOCKS))
+        of_block = jax.tree.map(
+            lambda x: x[block], (carry, time_step.last_observation.value)
+        )
+        _, value = jax.vmap(agent.value)(*of_block, jnp.zeros(len(block), bool))
+        return waiting.at[block].set(False), values.at[block].set(value)
+
+    _, values = jax.lax.while_loop(
+        lambda state: state[0].any(),
+        evaluate,
+        (time_step.truncated, jnp.zeros(num_envs)),
+    )
+    return values
+
+
+def _next_values(agent: Agent, actors: Actors, transitions: Transition) -> jax.Array:
+    """[chunks, steps, num_envs] V(s_{t+1}): as recorded where truncated, else the next
+    step's V(s_t), and 0 where terminated.
+
+    Only after the last step the value network is evaluated anew.
+    """
+    t = transitions
+    with jax.named_scope("values"):
+        _, last = jax.vmap(agent.value)(
+            actors.value_carry, actors.observation.value, actors.first
+        )
+    values = jnp.concatenate([t.value.reshape(-1, len(last)), last[None]])
+    following = values[1:].reshape(t.value.shape)
+    next_value = jnp.where(t.truncated, t.next_value, following)
+    return jnp.where(t.terminated, 0.0, next_value)

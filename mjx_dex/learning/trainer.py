@@ -20,6 +20,8 @@ from mjx_dex.learning.vector import VectorEnvironment
 
 DEVICES = "devices"
 """Name of the axis over which training is data-parallel."""
+PHASES = (*rollout.PHASES, "advantages", "optimization", "statistics")
+"""Names of an iteration's parts in a compiled program and its profile."""
 
 
 @struct.dataclass
@@ -119,6 +121,10 @@ class Trainer:
         """
         return self._iterate(learner)
 
+    def lower(self, learner: Learner) -> jax.stages.Lowered:
+        """What ``iterate`` runs, to be compiled and looked at."""
+        return self._iterate.lower(learner)
+
     @property
     def num_devices(self) -> int:
         """Over which training is spread."""
@@ -164,6 +170,12 @@ class Trainer:
 
     @functools.cached_property
     def _iterate(self):
+        platform = self._mesh.devices.flat[0].platform
+        if self._precision == "tensorfloat32" and platform == "cpu":
+            raise ValueError(
+                "network.matmul_precision: a CPU has no tensorfloat32, choose float32 "
+                "or bfloat16"
+            )
         spec = self._learner_spec()
         iterate = self._on_all_devices(
             self._iterate_one_device, (spec,), (spec, PartitionSpec())
@@ -208,25 +220,29 @@ class Trainer:
         """Optimize on this device's share of an iteration's experience."""
         config = self._config
         key, order_key = jax.random.split(learner.key)
-        chunks, returns = self._prepare(experience, learner.statistics)
-        parameters, optimizer_state, metrics = ppo.optimize(
-            learner.parameters,
-            learner.optimizer_state,
-            chunks,
-            learner.learning_rate,
-            jax.random.fold_in(order_key, jax.lax.axis_index(DEVICES)),
-            self._networks,
-            config,
-            DEVICES,
-        )
+        with jax.named_scope("advantages"):
+            chunks, returns = self._prepare(experience, learner.statistics)
+        with jax.named_scope("optimization"):
+            parameters, optimizer_state, metrics = ppo.optimize(
+                learner.parameters,
+                learner.optimizer_state,
+                chunks,
+                learner.learning_rate,
+                jax.random.fold_in(order_key, jax.lax.axis_index(DEVICES)),
+                self._networks,
+                config,
+                DEVICES,
+            )
         transitions = experience.transitions
+        with jax.named_scope("statistics"):
+            statistics = _update_statistics(learner.statistics, transitions, returns)
         metrics |= _fit_metrics(transitions.value, returns)
         metrics["learning_rate"] = learner.learning_rate
         metrics["finite_parameters"] = trees.is_finite(parameters).astype(jnp.float32)
         return learner.replace(
             parameters=parameters,
             optimizer_state=optimizer_state,
-            statistics=_update_statistics(learner.statistics, transitions, returns),
+            statistics=statistics,
             learning_rate=ppo.adapt_learning_rate(
                 learner.learning_rate, metrics["kl"], config
             ),
@@ -294,11 +310,12 @@ class Trainer:
         )
 
     def _jit(self, function, **options):
-        def with_precision(*args):
-            with jax.default_matmul_precision(self._precision):
+        def precise(*args):
+            # Of the environments: networks have a precision of their own.
+            with jax.default_matmul_precision("float32"):
                 return function(*args)
 
-        return jax.jit(with_precision, **options)
+        return jax.jit(precise, **options)
 
     @property
     def sharding(self) -> Learner:

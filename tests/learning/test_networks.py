@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from mjx_dex.config import NetworkConfig
+from mjx_dex.learning import networks
 from mjx_dex.learning.agent import make_networks
-from mjx_dex.learning.networks import LSTM, Network
+from mjx_dex.learning.networks import LSTM, UNROLL, Network
 
 STEPS, FEATURES, UNITS = 7, 3, 5
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -85,6 +87,38 @@ def test_lstm_follows_its_equations():
     np.testing.assert_allclose(output, h, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_several_environments_are_each_computed_alone(recurrent):
+    apply = make(recurrent)
+    inputs, first = normal(4, STEPS, 2, FEATURES), normal(5, STEPS, 2) > 0.5
+    assert first.any(0).all()
+    assert not first.all(0).any()
+    carry = tuple(normal(seed, 2, UNITS) for seed in (6, 7))
+    finals, outputs = apply(carry, inputs, first)
+    for env in range(2):
+        own = tuple(part[env] for part in carry)
+        final, alone = apply(own, inputs[:, env], first[:, env])
+        np.testing.assert_allclose(outputs[:, env], alone, **CLOSE)
+        for part, of_all in zip(final, finals, strict=True):
+            np.testing.assert_allclose(of_all[env], part, **CLOSE)
+
+
+def test_lstm_gradient_is_the_slope_of_its_output():
+    """Of weights, inputs and memory, against differences; longer than is unrolled."""
+    lstm, steps, envs = LSTM(UNITS), UNROLL + 3, 2
+    inputs, first = normal(4, steps, envs, FEATURES), normal(5, steps, envs) > 1
+    carry = tuple(normal(seed, envs, UNITS) for seed in (6, 7))
+    parameters = randomized(lstm.init(jax.random.key(0), carry, inputs, first))
+    check_grads(
+        jax.jit(lambda *arguments: lstm.apply(*arguments, first)),
+        (parameters, carry, inputs),
+        order=1,
+        modes="rev",
+        eps=1e-2,
+        rtol=1e-2,
+    )
+
+
 def test_without_memory_nothing_but_the_input_counts():
     apply = make(recurrent=False)
     nothing = (jnp.zeros(0), jnp.zeros(0))
@@ -120,3 +154,56 @@ def test_value_network_gives_one_number_and_its_own_memory_kind():
     parameters = value.init(jax.random.key(0), EMPTY, INPUTS, NEVER_FIRST)
     _, values = value.apply(parameters, EMPTY, INPUTS, NEVER_FIRST)
     assert values.shape == (STEPS,)
+
+
+def rounded(x):
+    """The nearest bfloat16 values (ties are not met), by their bits."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x8000) & 0xFFFF0000).view(np.float32).astype(np.float64)
+
+
+def test_bfloat16_rounds_the_operands_of_every_product_and_nothing_else():
+    x, y, weight = normal(1, 4, 3, 50), normal(2, 50, 6), normal(3, 4, 3, 6)
+
+    def weighted(x, y):
+        return (weight * networks.product(x, y, "bfloat16")).sum()
+
+    result = networks.product(x, y, "bfloat16")
+    exact = rounded(x) @ rounded(y)
+    np.testing.assert_allclose(result, exact, rtol=1e-5, atol=1e-5)
+    assert np.abs(exact - np.asarray(x, np.float64) @ np.asarray(y)).max() > 1e-2
+    assert result.dtype == jnp.float32
+    of_x, of_y = jax.grad(weighted, (0, 1))(x, y)
+    expected = rounded(weight) @ rounded(y).T
+    np.testing.assert_allclose(of_x, expected, rtol=1e-5, atol=1e-5)
+    expected = np.einsum("abk,abn->kn", rounded(x), rounded(weight))
+    np.testing.assert_allclose(of_y, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_and_their_gradients_stay_float32(precision):
+    config = NetworkConfig(hidden=8, memory=UNITS, matmul_precision=precision)
+    policy, _, _ = make_networks(config, (20, 11))
+    parameters = policy.init(jax.random.key(0), EMPTY, INPUTS, NEVER_FIRST)
+
+    def total(parameters):
+        return policy.apply(parameters, EMPTY, INPUTS, FIRST_AT_3)[1].sum()
+
+    for leaf in jax.tree.leaves((parameters, jax.grad(total)(parameters))):
+        assert leaf.dtype == jnp.float32
+
+
+def test_the_whole_network_multiplies_as_configured():
+    exact, coarse = (
+        Network((2, 3), 8, UNITS, True, 1.0, precision)
+        for precision in ("float32", "bfloat16")
+    )
+    parameters = randomized(exact.init(jax.random.key(0), EMPTY, INPUTS, NEVER_FIRST))
+    layers = {"dense": 1, "head": 1, "lstm": 2}
+    products = str(
+        jax.make_jaxpr(coarse.apply)(parameters, EMPTY, INPUTS, NEVER_FIRST)
+    ).count("preferred_element_type=float32")
+    assert products == sum(layers.values())
+    _, fine = exact.apply(parameters, EMPTY, INPUTS, NEVER_FIRST)
+    _, rough = coarse.apply(parameters, EMPTY, INPUTS, NEVER_FIRST)
+    assert 1e-4 < np.abs(fine - rough).max() < 0.1

@@ -17,7 +17,7 @@ class Table:
     """A network that looks its output up: its parameters are its outputs."""
 
     def apply(self, parameters, carry, inputs, first):
-        return carry, parameters[inputs[:, 0].astype(jnp.int32)]
+        return carry, parameters[inputs[..., 0].astype(jnp.int32)]
 
 
 TABLES = Networks(Table(), Table(), Categorical(2))

@@ -160,7 +160,7 @@ def test_next_value_is_the_value_of_the_next_step_inside_an_episode(run):
     assert np.abs(elsewhere[~goes_on]).min() > 1e-3
 
 
-def test_next_value_of_a_truncated_step_is_of_its_last_observation(run):
+def test_next_values_are_of_what_followed_before_any_reset(run):
     """Every step again with its own action, memories carried by plain Python."""
     vector_step = jax.jit(VECTOR_ENV.step)
     value = jax.jit(functools.partial(outputs, run.agent, "value"))
@@ -176,14 +176,24 @@ def test_next_value_of_a_truncated_step_is_of_its_last_observation(run):
             carry = empty if run.steps.first[t, env] else carries[env]
             now = run.steps.observation.value[t, env][None]
             carries[env], _ = value(carry, now, no_first)
-            if run.steps.truncated[t, env]:
-                last = time_step.last_observation.value[env][None]
-                _, expected = value(carries[env], last, no_first)
-                np.testing.assert_allclose(
-                    run.steps.next_value[t, env],
-                    in_units_of_reward(expected[0]),
-                    **CLOSE,
-                )
+            last = time_step.last_observation.value[env][None]
+            _, followed = value(carries[env], last, no_first)
+            expected = in_units_of_reward(followed[0])
+            if run.steps.terminated[t, env]:
+                expected = 0.0
+            np.testing.assert_allclose(run.steps.next_value[t, env], expected, **CLOSE)
+
+
+def test_episodes_are_truncated_wherever_it_matters(run):
+    """What the test above must have seen."""
+    truncated = np.asarray(run.experience.transitions.truncated)
+    assert truncated[:-1, -1].any()  # at the end of a chunk that is not the last
+    assert truncated[-1, -1].any()  # at the end of the horizon
+    assert not run.ended[-1].all()
+    at_once = truncated.sum(-1)
+    assert at_once.min() == 0
+    # More than one block of environments.
+    assert at_once.max() > -(-ENVS // rollout.BLOCKS)
 
 
 def test_metrics_are_summed_over_worlds_and_steps(run):

@@ -1,6 +1,8 @@
+import functools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,6 +15,7 @@ from probes import Memory
 
 from mjx_dex.config import NetworkConfig, PPOConfig
 from mjx_dex.learning import AutoReset, Trainer, rollout
+from mjx_dex.learning.agent import Agent
 
 NETWORK = NetworkConfig(hidden=8, memory=8)
 # Episodes of four steps: chunks of six begin and end inside them.
@@ -253,3 +256,49 @@ def test_a_minibatch_must_be_dealt_evenly_to_the_devices():
     ppo = PPOConfig(horizon=8, chunk=4, minibatch_size=12)
     with pytest.raises(ValueError, match=r"ppo\.minibatch_size \(12\).*2 devices"):
         Trainer(AutoReset(Memory(), 4), NETWORK, ppo, devices=jax.devices() * 2)
+
+
+def test_a_cpu_does_not_pretend_to_train_in_tensorfloat32():
+    network = NetworkConfig(hidden=8, memory=8, matmul_precision="tensorfloat32")
+    trainer = Trainer(AutoReset(Memory(), ENVS), network, PPO)
+    learner = trainer.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"network\.matmul_precision: a CPU has no"):
+        trainer.iterate(learner)
+
+
+def test_experience_is_replayed_in_the_precision_that_acted():
+    """Rates of 0 leave the policy as it acted: ratio 1, whatever was rounded."""
+    network = NetworkConfig(hidden=8, memory=8, matmul_precision="bfloat16")
+    ppo = replace(PPO, learning_rate=0.0)
+    coarse, exact = (
+        Trainer(AutoReset(Memory(), ENVS), n, ppo)
+        for n in (network, replace(network, matmul_precision="float32"))
+    )
+    learner = coarse.init(jax.random.key(0))
+    # Far from initial, where rounding would change probabilities.
+    parameters = jax.tree.map(
+        lambda x: x + jax.random.normal(jax.random.key(1), x.shape), learner.parameters
+    )
+    actors = jax.tree.map(lambda x: x[0], learner.actors)
+    agent = Agent(coarse._networks, parameters, learner.statistics)
+    _, experience, _ = jax.jit(
+        functools.partial(
+            rollout.collect, coarse.vector_env, agent, num_chunks=2, chunk=6
+        )
+    )(actors)
+    learner = learner.replace(parameters=parameters)
+    kl = [
+        float(replayed(trainer, learner, experience)["kl"])
+        for trainer in (coarse, exact)
+    ]
+    assert kl[0] < 1e-9, kl
+    assert kl[1] > 1e-7, kl
+
+
+def replayed(trainer, learner, experience):
+    """Metrics of learning from ``experience`` on one device."""
+    spec = PartitionSpec()
+    learn_here = trainer._on_all_devices(
+        lambda *both: trainer._learn(*both)[1], (spec, spec), spec
+    )
+    return jax.jit(learn_here)(learner, experience)
