@@ -103,15 +103,13 @@ class CheckpointFolder:
 
     def arrays(self, step: int, item: str) -> dict[str, np.ndarray]:
         """Leaves of an item by dotted name, in host memory; within ``reading``."""
-        path = self.path / str(step) / item
+        like = self._manager.item_metadata(step)[item].tree
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+        how = jax.tree.map(lambda _: as_numpy, like)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            like = reader.metadata(path).item_metadata.tree
-            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
             tree = reader.restore(
-                path,
-                args=ocp.args.PyTreeRestore(
-                    restore_args=jax.tree.map(lambda _: as_numpy, like)
-                ),
+                self.path / str(step) / item,
+                args=ocp.args.PyTreeRestore(restore_args=how),
             )
         return trees.by_name(tree)
 

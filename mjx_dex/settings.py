@@ -7,6 +7,7 @@ errors that name the file and the key; keys of earlier versions are left out and
 import argparse
 import dataclasses
 import difflib
+import functools
 import logging
 import types
 import typing
@@ -152,7 +153,7 @@ def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:
     for key, value in values.items():
         name = f"{prefix}{key}"
         if name in RETIRED:
-            log.info("%s: %s is not used any more: %s", where, name, RETIRED[name])
+            _say_retired(where, name)
             continue
         if key not in hints:
             close = difflib.get_close_matches(str(key), hints, n=1)
@@ -166,6 +167,11 @@ def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:
         return dataclasses.replace(config, **changes)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+@functools.cache  # a file may be read more than once: that is said once
+def _say_retired(where: str, name: str) -> None:
+    log.info("%s: %s is not used any more: %s", where, name, RETIRED[name])
 
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
