@@ -210,8 +210,9 @@ def _runs(options: argparse.Namespace, config: Config, folder: Path) -> list[Run
     """
     variants = STUDIES[options.study].variants
     given = {slug(name) for name in options.variants or variants}
-    for name in given - {slug(name) for name in variants}:
-        raise ValueError(f"--variants: {name} is none of {', '.join(variants)}")
+    for name in options.variants or ():
+        if slug(name) not in map(slug, variants):
+            raise ValueError(f"--variants: {name} is none of {', '.join(variants)}")
     chosen, configs = {}, {}
     for name, changes in variants.items():
         if slug(name) not in given:
@@ -272,15 +273,13 @@ def _is_trained(run: Run, options: argparse.Namespace) -> bool:
 
 
 def minutes(run: Run) -> float:
-    """Wall-clock of a run's training, from the start of each process to its end."""
-    rows = report.read_metrics(run.folder)
+    """Wall-clock of a run: of each process, from its start to its last iteration."""
     if not (run.folder / lineage.FILE).exists():
         return 0.0
-    seconds = 0.0
-    starts = [s.iteration for s in lineage.read(run.folder).here]
-    for session, end in zip(
-        lineage.read(run.folder).here, [*starts[1:], float("inf")], strict=True
-    ):
+    rows, seconds = report.read_metrics(run.folder), 0.0
+    sessions = lineage.read(run.folder).here
+    ends = [*(session.iteration for session in sessions[1:]), float("inf")]
+    for session, end in zip(sessions, ends, strict=True):
         times = [r["time"] for r in rows if session.iteration < r["iteration"] <= end]
         began = datetime.fromisoformat(session.began).timestamp()
         seconds += times[-1] - began if times else 0.0
@@ -493,8 +492,8 @@ def plot(study_runs: list[Run], title: str, path: Path) -> None:
     colors = {variant: f"C{k}" for k, variant in enumerate(variants)}
     for run in study_runs:
         rows = report.read_metrics(run.folder)
-        if not rows:
-            continue
+        if not rows or "seconds" not in rows[0]:
+            continue  # of an earlier version
         goals = np.array([row["goals_per_episode"] for row in rows])
         episodes = np.array([row["episodes"] for row in rows])
         mean, error = moving_average(goals, episodes)

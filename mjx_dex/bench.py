@@ -5,6 +5,7 @@ absolute figures from another machine or another minute do not.
 """
 
 import dataclasses
+import gc
 import json
 import platform
 import sys
@@ -151,9 +152,10 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
                 write_at_once(
                     command.json, json.dumps([dataclasses.asdict(row) for row in rows])
                 )
-        except (ImportError, RuntimeError, CaptureError) as error:
-            # Out of memory, or an engine that is not installed: the others go on.
+        except (ImportError, RuntimeError, ValueError, CaptureError) as error:
+            # Out of memory, or what this machine has not: the others are measured.
             print(f"{job}: not measured: {str(error).splitlines()[0]}", flush=True)
+        gc.collect()  # what an engine kept on a GPU, which JAX does not see
         seconds_per_row[engine] = (time.monotonic() - begun) / len(layers)
     if left_out:
         print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
@@ -226,7 +228,7 @@ def _print_ratios(rows: list[Row]) -> None:
             )
         if layer != "training":
             continue
-        where, training = f"{engine}, {menu}, {worlds} worlds", rate
+        where, training = f"{engine}, {menu}, {worlds} environments", rate
         if of("bare") and menu == "none":
             print(
                 f"{where}: training / bare Batch stepping: {training / of('bare'):.0%}"
@@ -288,8 +290,10 @@ def _print_roofline(config: Config, rows: list[Row]) -> None:
 
 
 def _print_profile(config: Config, command: BenchCommand, plan: Plan) -> None:
-    engine, envs, menu, *_ = _jobs(command, plan)[0]
-    scaled = with_buffers(costs.with_worlds(config, engine, envs, menu))
+    engine, envs, menu, precision, _ = _jobs(command, plan)[0]
+    scaled = costs.with_worlds(config, engine, envs, menu)
+    scaled = replace(scaled, **{"network.matmul_precision": precision})
+    scaled = with_buffers(scaled)
     trainer = make_trainer(scaled, jax.local_devices()[:1])
     learner = trainer.init(jax.random.key(config.seed))
     print(f"one iteration, {engine}, {menu}, {envs} environments: {command.profile}")

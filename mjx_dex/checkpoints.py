@@ -36,10 +36,17 @@ class CheckpointFolder:
         folder: theirs.
         keep: how many.
         items: names of the trees that a checkpoint may hold, each in a folder.
+        optional: those of them that may have been left out when it was copied.
     """
 
-    def __init__(self, folder: Path, keep: int = 3, items: tuple[str, ...] = (ONLY,)):
-        self.path = folder.resolve()
+    def __init__(
+        self,
+        folder: Path,
+        keep: int = 3,
+        items: tuple[str, ...] = (ONLY,),
+        optional: tuple[str, ...] = (),
+    ):
+        self.path, self._optional = folder.resolve(), optional
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
@@ -88,7 +95,7 @@ class CheckpointFolder:
         folder = self.path / str(step)
         try:
             # Checked first: orbax, surprised by a damaged file, says so in many pages.
-            _check_files(folder)
+            _check_files(folder, self._optional)
             items = self._manager.item_metadata(step).items()
             yield step, {name: shapes(x.tree) for name, x in items if x is not None}
         except Exception as error:
@@ -126,22 +133,27 @@ def _checksums(folder: Path) -> dict[str, str]:
     }
 
 
-def _check_files(folder: Path) -> None:
-    """Raise ValueError if a file is not as it was written."""
+def _check_files(folder: Path, optional: tuple[str, ...]) -> None:
+    """Raise ValueError if a file is not as it was written.
+
+    Args:
+        folder: of a checkpoint.
+        optional: items that may be missing as a whole.
+    """
     if not (folder / CHECKSUMS).exists():
         return  # the run was killed just before it wrote them; orbax was done
     written = json.loads((folder / CHECKSUMS).read_text())
     found = _checksums(folder)
-    # An item that is not there at all was left out when the checkpoint was copied.
+    left_out = {item for item in optional if not (folder / item).exists()}
     damaged = [
         name
         for name, digest in written.items()
-        if found.get(name) != digest and (folder / Path(name).parts[0]).exists()
+        if found.get(name) != digest and Path(name).parts[0] not in left_out
     ]
     if damaged:
         raise ValueError(
             f"damaged or missing: {', '.join(damaged)}; "
-            f"delete the folder to go on from the checkpoint before it"
+            f"delete the folder to continue from the checkpoint before it"
         )
 
 

@@ -47,7 +47,7 @@ ENOUGH_SECONDS = 5.0
 """A row is not timed again once it has been timed for so long."""
 
 HEADER = (
-    f"{'engine':7} {'menu':6} {'precision':13} {'layer':9} {'worlds':>7} "
+    f"{'engine':7} {'menu':6} {'precision':13} {'layer':9} {'envs':>7} "
     f"{'env steps/s':>12} "
     f"{'physics/s':>12} {'years/hour':>10} {'MiB':>8} {'compile s':>9}"
 )

@@ -4,8 +4,9 @@ import dataclasses
 import json
 import platform
 import subprocess
+import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Session:
     run: str
     """Name of the run's folder."""
     began: str
-    """ISO date and time."""
+    """ISO date and time at which the process started."""
     iteration: int
     """Number of iterations before it."""
     env_steps: int
@@ -61,8 +62,21 @@ class Lineage:
 
     def env_steps(self, iteration: int) -> int:
         """Environment steps that were learned from before an iteration of this run."""
-        last = [s for s in self.here if s.iteration <= iteration][-1]
-        return last.env_steps_at(iteration)
+        return self.session_at(iteration).env_steps_at(iteration)
+
+    def session_at(self, iteration: int) -> Session:
+        """The session of this run that reached an iteration.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        before = [s for s in self.here if s.iteration <= iteration]
+        if not before:
+            raise ValueError(
+                f"{FILE} begins after iteration {iteration}: it belongs to other "
+                "checkpoints"
+            )
+        return before[-1]
 
     @property
     def begun_at(self) -> int:
@@ -79,8 +93,9 @@ class Lineage:
         return dataclasses.replace(self, here=(*kept, session))
 
     def up_to(self, iteration: int) -> tuple[Session, ...]:
-        """All sessions before an iteration of this run."""
-        return (*self.before, *(s for s in self.here if s.iteration <= iteration))
+        """All sessions that have taught what an iteration of this run begins with."""
+        first, *others = self.here
+        return (*self.before, first, *(s for s in others if s.iteration < iteration))
 
 
 def read(run: Path) -> Lineage:
@@ -90,6 +105,11 @@ def read(run: Path) -> Lineage:
         ValueError: if it is damaged or not there.
     """
     path = run / FILE
+    if not path.exists():
+        raise ValueError(
+            f"{path} is not there: an earlier version of mjx_dex made this run; export "
+            "a bundle with that version, which train --from-run continues"
+        )
     try:
         content = json.loads(path.read_text())
         return Lineage(
@@ -100,8 +120,15 @@ def read(run: Path) -> Lineage:
 
 
 def sessions(rows: list[dict[str, Any]]) -> tuple[Session, ...]:
-    """Sessions from what ``plain`` made of them."""
-    return tuple(Session(**row) for row in rows)
+    """Sessions from what ``plain`` made of them.
+
+    Raises:
+        ValueError: if a field is missing or unknown.
+    """
+    try:
+        return tuple(Session(**row) for row in rows)
+    except TypeError as error:
+        raise ValueError(f"a session of the lineage is damaged: {error}") from error
 
 
 def plain(rows: tuple[Session, ...]) -> list[dict[str, Any]]:
@@ -120,7 +147,12 @@ def write(run: Path, lineage: Lineage) -> None:
 
 
 def session_of(
-    config: Config, run: Path, engine: str, iteration: int, env_steps: int
+    config: Config,
+    run: Path,
+    engine: str,
+    iteration: int,
+    env_steps: int,
+    started: float,
 ) -> Session:
     """The session that this process begins.
 
@@ -130,10 +162,12 @@ def session_of(
         engine: that it trains on.
         iteration: number of iterations before it.
         env_steps: before it.
+        started: ``time.monotonic()`` when the process began.
     """
+    age = timedelta(seconds=time.monotonic() - started)
     return Session(
         run=run.resolve().name,
-        began=datetime.now().isoformat(timespec="seconds"),
+        began=(datetime.now() - age).isoformat(timespec="seconds"),
         iteration=iteration,
         env_steps=env_steps,
         engine=engine,

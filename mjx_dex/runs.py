@@ -14,6 +14,7 @@ from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
 from mjx_dex.learning import resuming
 from mjx_dex.learning.agent import Agent
+from mjx_dex.sources import Source
 from mjx_dex.train import make_trainer, set_up_process
 
 C = TypeVar("C", bound=Config)
@@ -29,13 +30,14 @@ class Policy:
     agent: Agent
     env_steps: int
     """They were trained for."""
-    origin: str = ""
-    """The run or bundle that their run continues, if any."""
+    source: Source | None = None
+    """Where they are from; None before training."""
 
     @property
     def history(self) -> str:
         """What a report says of it."""
-        before = f" after {self.origin}" if self.origin else ""
+        origin = self.source.origin if self.source else ""
+        before = f" after {origin}" if origin else ""
         return f"trained for {self.env_steps:,} env steps{before}"
 
 
@@ -104,7 +106,7 @@ def from_command_line(
 
 
 def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
-    """The policy of a run's latest checkpoint.
+    """The policy of a run's latest checkpoint, or of a bundle.
 
     Args:
         run: folder.
@@ -135,4 +137,4 @@ def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
         agent = resuming.agent(trainer, source.arrays)
     except ValueError as error:
         raise CheckpointError(f"{run}: {error}") from error
-    return Policy(agent, source.env_steps, source.origin)
+    return Policy(agent, source.env_steps, source)

@@ -7,6 +7,7 @@ joints and object end from where they end there, and how deep contacts are.
 
 import copy
 import dataclasses
+import gc
 import json
 import statistics
 import sys
@@ -24,7 +25,7 @@ from mjx_dex.config import Config, PhysicsConfig
 from mjx_dex.files import write_at_once
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.hand.model import NUM_JOINTS
-from mjx_dex.physics import choose_engine, make_engine
+from mjx_dex.physics import Engine, choose_engine, make_engine
 from mjx_dex.physics.contacts import measure_contacts
 from mjx_dex.task import with_buffers
 from mjx_dex.train import set_up_process
@@ -125,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
             SolverCommand, settings.load(base), arguments, description=__doc__
         )
         compare(command, started + 60 * command.max_minutes)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"saved {command.json}")
@@ -157,6 +158,7 @@ def compare(command: SolverCommand, deadline: float) -> list[Row]:
                 print(f"left out, for the time is over: {name}, {envs} environments")
                 continue
             rows.append(stage.measure(name))
+            gc.collect()  # what the variant kept on a GPU, which JAX does not see
             print(rows[-1], flush=True)
             write_at_once(command.json, json.dumps([vars(row) for row in rows]))
     return rows
@@ -170,7 +172,7 @@ class Stage:
         self._hand = build_hand(config.hand, config.object, config.physics)
         self._inputs = costs.recorded_inputs(config)
         native = make_engine("native", self._hand, config.physics)
-        self._truth, _ = _program(native.step, self._inputs)()
+        self._truth, _ = _program(native, self._inputs)()
         self._baseline = self._make(Variant())
 
     def measure(self, name: str) -> Row:
@@ -206,7 +208,7 @@ class Stage:
         physics = dataclasses.replace(self._config.physics, **variant.physics)
         hand = _with_options(self._hand, variant, physics)
         engine = make_engine(self._config.engine, hand, physics)
-        return _program(engine.step, self._inputs)
+        return _program(engine, self._inputs)
 
 
 def _with_options(hand: Hand, variant: Variant, physics: PhysicsConfig) -> Hand:
@@ -218,15 +220,16 @@ def _with_options(hand: Hand, variant: Variant, physics: PhysicsConfig) -> Hand:
     return dataclasses.replace(hand, model=model)
 
 
-def _program(step: Callable, inputs) -> Callable:
+def _program(engine: Engine, inputs) -> Callable:
     """Steps all recorded states, one control step after another, once compiled."""
 
     def run(inputs):
-        return jax.lax.map(lambda arguments: jax.vmap(step)(*arguments), inputs)
+        return jax.lax.map(lambda arguments: jax.vmap(engine.step)(*arguments), inputs)
 
     compiled = jax.jit(run).lower(inputs).compile()
     jax.block_until_ready(compiled(inputs))
-    return lambda: compiled(inputs)
+    # Programs of the warp engine call it, and do not keep it.
+    return lambda _keep=engine: compiled(inputs)
 
 
 def _seconds(run: Callable) -> float:

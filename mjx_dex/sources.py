@@ -101,7 +101,14 @@ def _read_bundle(path: Path, config: Config) -> Source:
 
 def _manifest(path: Path) -> dict[str, Any]:
     _check_sum(path, "manifest.json")
-    return json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text())
+    for part in ("format", "training"):
+        if part not in manifest:
+            raise ValueError(f"{path}/manifest.json lacks {part}")
+    for part in ("config", "env_steps"):
+        if part not in manifest["training"]:
+            raise ValueError(f"{path}/manifest.json lacks training.{part}")
+    return manifest
 
 
 def _config_of_bundle(path: Path, manifest: dict[str, Any]) -> Config:

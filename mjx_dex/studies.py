@@ -62,6 +62,21 @@ def _sized(factor: float, horizon: int) -> Callable[[Config], Changes]:
     return changes
 
 
+def _minibatches(epochs: float, minibatches: float) -> Callable[[Config], Changes]:
+    """Factors of epochs and of minibatches in each; the experience stays the same."""
+
+    def changes(config: Config) -> Changes:
+        chunks = round(config.ppo.minibatch_size / config.ppo.chunk / minibatches)
+        return {
+            "ppo.minibatches": max(
+                1, round(config.ppo.minibatches * epochs * minibatches)
+            ),
+            "ppo.minibatch_size": max(1, chunks) * config.ppo.chunk,
+        }
+
+    return changes
+
+
 def _passes(number: int) -> Callable[[Config], Changes]:
     """Over each iteration's experience."""
 
@@ -111,7 +126,7 @@ STUDIES = {
         RANDOMIZED,
     ),
     "scale": Study(
-        "What do larger batches gain, by the clock and by experience? (Figure 10)",
+        "What do larger batches gain, in wall-clock time and experience? (Figure 10)",
         {f"{factor:g} x batch": _scaled(factor) for factor in (1.0, 0.25, 0.5, 2.0)},
         {"as trained": {}},
     ),
@@ -122,6 +137,11 @@ STUDIES = {
             f"{factor:g} x environments, horizon {horizon}": _sized(factor, horizon)
             for horizon in (20, 10)
             for factor in (1, 1 / 8, 1 / 4, 1 / 2, 2, 4)
+        }
+        | {
+            "2 x epochs": _minibatches(epochs=2, minibatches=1),
+            "0.5 x epochs": _minibatches(epochs=0.5, minibatches=1),
+            "2 x minibatches": _minibatches(epochs=1, minibatches=2),
         },
         {"as trained": {}},
     ),

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
 import os
 import re
@@ -202,15 +204,19 @@ def train(config: Config, run_dir: Path, command: TrainCommand, started: float) 
         started: ``time.monotonic()`` when the command began.
     """
     trainer = make_trainer(with_buffers(config))
-    whole = config.checkpoint == "whole"
-    checkpoints = Checkpoints(run_dir / "checkpoints", whole=whole)
+    engine, _ = choose_engine(config.engine)
+    checkpoints = Checkpoints(
+        run_dir / "checkpoints",
+        whole=config.checkpoint == "whole",
+        kind=environment_digest(config, engine),
+    )
     with explained(checkpoints):
-        learner, line = begin(config, run_dir, command, trainer, checkpoints)
-        # A run that has a configuration has a checkpoint, too, and can be resumed.
+        learner, line = begin(config, run_dir, command, trainer, checkpoints, started)
         checkpoints.save(trainer, learner)
     if processes.is_main():
-        settings.save(config, run_dir / "config.yaml")
+        # The configuration comes last: a run that has one can be resumed.
         lineage.write(run_dir, line)
+        settings.save(config, run_dir / "config.yaml")
     iteration = int(learner.iteration)
     env_steps = line.env_steps(iteration)
     end = line.begun_at + config.max_env_steps
@@ -258,14 +264,16 @@ def begin(
     command: TrainCommand,
     trainer: Trainer,
     checkpoints: Checkpoints,
+    started: float,
 ) -> tuple[Learner, Lineage]:
     """A new learner, or one that continues this or another run; and its lineage."""
     engine, _ = choose_engine(config.engine)
     line, iteration, env_steps = Lineage(), 0, 0
     if command.resume:
-        line, iteration = lineage.read(run_dir), checkpoints.latest()
-        env_steps = line.env_steps(iteration)
+        line = lineage.read(run_dir)
         learner = _resumed(config, run_dir, trainer, checkpoints, line, engine)
+        iteration = checkpoints.latest()
+        env_steps = line.env_steps(iteration)
     elif command.from_run:
         source = sources.read(command.from_run)
         line = Lineage(origin=str(source.path), before=source.sessions)
@@ -279,7 +287,7 @@ def begin(
         # It may be another one than before.
         rate = jnp.full_like(learner.learning_rate, config.ppo.learning_rate)
         learner = learner.replace(learning_rate=rate)
-    session = lineage.session_of(config, run_dir, engine, iteration, env_steps)
+    session = lineage.session_of(config, run_dir, engine, iteration, env_steps, started)
     return learner, line.joined_by(session)
 
 
@@ -292,15 +300,16 @@ def _resumed(
     engine: str,
 ) -> Learner:
     """The run's latest learner: bit for bit, or on other environments."""
+    learner = checkpoints.restore(trainer)
     iteration = checkpoints.latest()
     sessions, env_steps = line.up_to(iteration), line.env_steps(iteration)
-    if sessions[-1].engine == engine and checkpoints.fits(trainer):
+    if learner is not None:
         log.info(
             "continues %s after %s env steps (iteration %d). Everything is carried, "
             "environments included",
             *(run_dir, f"{env_steps:,}", iteration),
         )
-        return checkpoints.restore(trainer)
+        return learner
     arrays = checkpoints.learned()
     source = Source(
         run_dir, config, line.origin, sessions, iteration, env_steps, arrays
@@ -329,6 +338,15 @@ def _continued(
         *(", ".join((*anew, "environments")), sizes),
     )
     return learner
+
+
+def environment_digest(config: Config, engine: str) -> np.ndarray:
+    """[32] bytes that are the same where environments are: they may be continued."""
+    parts = ("hand", "object", "physics", "task", "randomization")
+    content = {part: settings.plain(getattr(config, part)) for part in parts}
+    content["physics"].pop("threads")  # which changes no result
+    text = json.dumps([engine, content], sort_keys=True)
+    return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
 
 
 def check_finite(metrics: dict[str, np.ndarray], iteration: int) -> None:

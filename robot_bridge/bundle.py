@@ -77,8 +77,8 @@ class Bundle:
 
         See ``mjx_dex.learning.distributions.Gaussian``.
         """
-        network = self.manifest["network"]
-        return network["deviation"], network.get("least_deviation", 0.0)
+        network, has_least = self.manifest["network"], self.manifest["format"] > 1
+        return network["deviation"], network["least_deviation"] if has_least else 0.0
 
     @property
     def joints(self) -> list[str]:
@@ -180,6 +180,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         missing = sorted(keys - set(manifest.get(part, {})))
         if missing:
             raise BundleError(f"{file} lacks {part}.{missing[0]}")
+    if manifest["format"] > 1 and "least_deviation" not in manifest["network"]:
+        raise BundleError(f"{file} lacks network.least_deviation")
     for part in ("joints", "actuators", "inputs"):
         if part not in manifest:
             raise BundleError(f"{file} lacks {part}")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_dex import lineage, runs, settings, sources
+from mjx_dex import lineage, runs, settings
 from mjx_dex.config import Config
 from mjx_dex.hand import Hand, build_hand, names
 from mjx_dex.learning.agent import Agent
@@ -86,7 +86,8 @@ def export(run: Path, config: Config, out: Path, overwrite: bool = False) -> Non
             "add --overwrite" if (out / "manifest.json").exists() else "it is no bundle"
         )
         raise ValueError(f"{out} is there; give another folder ({hint})")
-    policy, source = runs.load_policy(run, config), sources.read(run)
+    policy = runs.load_policy(run, config)
+    source = policy.source
     weights = weights_of(policy.agent)
     hand = build_hand(config.hand, config.object, config.physics)
     manifest = manifest_of(config, hand, source)

@@ -30,9 +30,11 @@ share() { # minutes for one of $1 equal parts of those that are left
 }
 
 bench() { # FOLDER NAME MINUTES [option ...]: what the code in FOLDER reaches
+    rm -f "$out/$2".*
+    git -C "$1" describe --always --dirty >"$out/$2.commit" || true
     (cd "$1" && "$python" -m mjx_dex.bench --max-minutes "$3" \
         --json "$out/$2.json" --plot "$out/$2.png" "${@:4}" "${options[@]}") |
-        tee "$out/$2.txt" || echo "$2 failed"
+        tee "$out/$2.txt"
 }
 
 run_bench() { # PARTS
@@ -42,7 +44,7 @@ run_bench() { # PARTS
     [ -z "${OLD:-}" ] || parts=$((parts + 1))
     # shellcheck disable=SC2086
     bench . bench "$(share "$parts")" \
-        ${BENCH_OPTIONS:-$table --precisions float32 tensorfloat32}
+        ${BENCH_OPTIONS:-$table --precisions float32 tensorfloat32} || return 1
     if [ -n "${OLD:-}" ]; then
         # shellcheck disable=SC2086
         bench "$OLD" bench_old "$(share "$1")" ${OLD_BENCH_OPTIONS:-$table}
@@ -50,10 +52,11 @@ run_bench() { # PARTS
 }
 
 run_solver() {
+    rm -f "$out/solver".*
     # shellcheck disable=SC2086
     "$python" -m mjx_dex.solver --max-minutes "$(share "$1")" --json "$out/solver.json" \
         ${SOLVER_OPTIONS:---engine warp --envs 8448 16896 33792} "${options[@]}" |
-        tee "$out/solver.txt" || echo "solver failed"
+        tee "$out/solver.txt"
 }
 
 run_sizes() {
@@ -68,20 +71,28 @@ run_train() {
     time=$(awk "BEGIN { left = $minutes - $SECONDS / 60
                         print (left < 20) ? left - 2 : left * 0.9 }")
     [ -e "$run/config.yaml" ] && resume=(--resume)
+    rm -f "$out/evaluation".*
     # shellcheck disable=SC2086
     "$python" -m mjx_dex.train "${resume[@]}" --run-dir "$run" --max-minutes "$time" \
-        ${TRAIN_OPTIONS:-} "${options[@]}"
+        ${TRAIN_OPTIONS:-} "${options[@]}" || return 1
     # shellcheck disable=SC2086
     "$python" -m mjx_dex.evaluate "$run" --json "$run/evaluation.json" \
         --task.goal.distribution uniform ${EVALUATE_OPTIONS:-} | tee "$run/evaluation.txt"
 }
 
+for step in "${steps[@]}"; do
+    [[ " bench solver sizes train " == *" $step "* ]] || {
+        echo "error: STEPS: $step is none of bench, solver, sizes, train" >&2
+        exit 2
+    }
+done
+failed=()
 for k in "${!steps[@]}"; do
-    step=${steps[$k]}
-    case $step in
-        bench | solver | sizes) "run_$step" $((${#steps[@]} - k)) ;;
-        train) run_train ;;
-        *) echo "error: STEPS: $step is none of bench, solver, sizes, train" >&2; exit 2 ;;
-    esac
+    # What was measured before is written down, whatever fails.
+    "run_${steps[$k]}" $((${#steps[@]} - k)) || failed+=("${steps[$k]}")
 done
 "$python" scripts/write_results.py "$run" "${STEPS:+STEPS=\"$STEPS\" }scripts/gpu_run.sh $*"
+if [ ${#failed[@]} != 0 ]; then
+    echo "error: failed: ${failed[*]}" >&2
+    exit 1
+fi

@@ -21,8 +21,8 @@ from mjx_dex.report import read_metrics
 BEGIN, END = "<!-- gpu_run: begin -->", "<!-- gpu_run: end -->"
 """The section is between these lines; what was there is replaced."""
 
-BENCHES = {"bench": "", "bench_old": "The same by the other commit (OLD):\n\n"}
-"""What ``gpu_run.sh`` may have measured, and what is said above the table."""
+BENCHES = {"bench": "Commit", "bench_old": "On the same GPU, the other commit (OLD),"}
+"""What ``gpu_run.sh`` may have measured, and what begins the line above the table."""
 
 
 def main():
@@ -92,8 +92,11 @@ def bench_table(run: Path, name: str) -> str:
             f"{row['compile_seconds']:.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
+    commit = (run / f"{name}.commit").read_text().strip() or "unknown"
     picture = ["", "![pace and memory over environments](gpu_bench.png)"]
-    return BENCHES[name] + "\n".join(lines + (picture if name == "bench" else []))
+    return f"{BENCHES[name]} {commit}:\n\n" + "\n".join(
+        lines + (picture if name == "bench" else [])
+    )
 
 
 def solver_table(run: Path) -> str:

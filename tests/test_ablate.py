@@ -4,12 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import numpy as np
 import pytest
 from test_train import TINY, rows
 
-from mjx_dex import ablate, runs, settings
+from mjx_dex import ablate, lineage, runs, settings
 from mjx_dex.config import Config, replace
 from mjx_dex.studies import STUDIES
 from mjx_dex.train import TrainCommand
@@ -192,7 +193,7 @@ def test_other_options_are_refused(tmp_path, capsys):
 
 def test_an_unknown_variant_is_named(tmp_path, capsys):
     assert call(tmp_path, "memory", "--variants", "GRU") == 1
-    assert "--variants: gru is none of LSTM policy" in capsys.readouterr().err
+    assert "--variants: GRU is none of LSTM policy" in capsys.readouterr().err
 
 
 def test_no_time_begins_nothing_and_says_how_to_go_on(tmp_path, capsys):
@@ -260,3 +261,40 @@ def test_the_90_percent_band_of_a_moving_average():
     apart = slice(ablate.WINDOW, None, ablate.WINDOW)  # windows that share nothing
     held = np.mean(np.abs(mean - 7.0)[apart] < error[apart])
     assert held == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 1000) + 0.02)
+
+
+def test_minutes_are_counted_from_the_start_of_each_process(tmp_path):
+    """A run of two: 90 s from its start to its last row, then 60 s."""
+    run = ablate.Run("base", 0, {}, tmp_path)
+    assert ablate.minutes(run) == 0.0
+    began = [1_000_000.0, 2_000_000.0]
+    sessions = tuple(
+        lineage.Session(
+            run="x",
+            began=datetime.fromtimestamp(second).isoformat(),
+            iteration=iteration,
+            env_steps=0,
+            engine="native",
+            device="cpu",
+            machine="m",
+            num_envs=1,
+            horizon=1,
+            commit=None,
+        )
+        for second, iteration in zip(began, (0, 2), strict=True)
+    )
+    lineage.write(tmp_path, lineage.Lineage(here=sessions))
+    times = [began[0] + 40, began[0] + 90, began[1] + 60]
+    lines = [{"iteration": k + 1, "time": t} for k, t in enumerate(times)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert ablate.minutes(run) == pytest.approx(150 / 60)
+
+
+def test_a_run_of_some_minutes_is_done_after_them(tmp_path, monkeypatch):
+    run = ablate.Run("base", 0, {}, tmp_path)
+    options, _ = ablate._parse(["sizes", "--minutes", "3"])
+    monkeypatch.setattr(ablate, "trained", lambda _: 100)
+    for spent, done in ((2.0, False), (3.01, True)):
+        monkeypatch.setattr(ablate, "minutes", lambda _, spent=spent: spent)
+        assert ablate._is_trained(run, options) == done

@@ -337,7 +337,7 @@ def test_progress_is_of_all_devices_together(fresh, progress):
 
 
 def test_as_many_environments_keep_their_own_limits(bank, progress):
-    dealt = bank.deal_progress(progress, 2)
+    dealt = bank.distribute_progress(progress, 2)
     np.testing.assert_array_equal(dealt.goal_angle_limits, LIMITS)
 
 
@@ -351,7 +351,7 @@ def test_as_many_environments_keep_their_own_limits(bank, progress):
     ],
 )
 def test_other_numbers_have_the_same_distribution(bank, progress, devices, expected):
-    dealt = bank.deal_progress(progress, devices)
+    dealt = bank.distribute_progress(progress, devices)
     np.testing.assert_allclose(dealt.goal_angle_limits, expected)
     # Counts are of all devices together, bounds are known to all.
     np.testing.assert_allclose(dealt.adaptive.goals.sum(0), progress.adaptive.goals)
@@ -361,7 +361,7 @@ def test_other_numbers_have_the_same_distribution(bank, progress, devices, expec
 
 
 def test_environments_begin_with_what_was_reached(bank, progress):
-    dealt = jax.tree.map(lambda x: x[0], bank.deal_progress(progress, 2))
+    dealt = jax.tree.map(lambda x: x[0], bank.distribute_progress(progress, 2))
     state, _ = jax.jit(bank.reset)(jax.random.key(0), dealt)
     np.testing.assert_array_equal(state.worlds.goal_angle_limit, LIMITS[0])
     jax.tree.map(np.testing.assert_array_equal, state.adaptive, dealt.adaptive)

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import replace
+from mjx_dex.learning import resuming
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.train import make_trainer
 
@@ -105,8 +107,39 @@ def test_any_truncated_file_is_named(trainer, key, tmp_path):
 def test_a_checkpoint_of_another_network_is_said_so(config, trainer, key, tmp_path):
     saved(trainer, key, tmp_path, 1)
     other = make_trainer(replace(config, **{"network.hidden": 24}))
-    with pytest.raises(CheckpointError, match=r"another configuration.*\(16,\).*24"):
-        restored(other, tmp_path)
+    assert restored(other, tmp_path) is None
+    with pytest.raises(ValueError, match=r"another configuration.*\(16,\).*24"):
+        resuming.resume(other, Checkpoints(tmp_path).learned(), key)
+
+
+def test_another_optimizer_begins_anew_and_the_networks_do_not(
+    config, trainer, key, tmp_path
+):
+    saved(trainer, key, tmp_path, 1)
+    changes = {"ppo.max_gradient_norm": None, "randomization.preset": "extras"}
+    other = make_trainer(replace(config, **changes))
+    assert restored(other, tmp_path) is None
+    _, carried, anew = resuming.resume(other, Checkpoints(tmp_path).learned(), key)
+    assert "policy" in carried and anew == ("optimizer",)
+
+
+def test_environments_of_another_kind_are_not_restored(trainer, key, tmp_path):
+    saved(trainer, key, tmp_path, 1)
+    assert restored(trainer, tmp_path) is not None
+    other = Checkpoints(tmp_path, kind=np.ones(32, np.uint8))
+    assert other.restore(trainer) is None
+    other.close()
+
+
+@pytest.mark.parametrize(("part", "is_whole"), [("environments", 0), ("learned", 1)])
+def test_environments_alone_may_be_left_out(trainer, key, tmp_path, part, is_whole):
+    saved(trainer, key, tmp_path, 1)
+    shutil.rmtree(tmp_path / "1" / part)
+    if not is_whole:
+        assert restored(trainer, tmp_path) is None
+        return
+    with pytest.raises(CheckpointError, match="damaged or missing: learned/"):
+        restored(trainer, tmp_path)
 
 
 KILLED_WHILE_SAVING = """

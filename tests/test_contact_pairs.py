@@ -9,7 +9,7 @@ import pytest
 
 from mjx_dex.config import HandConfig, ObjectConfig, PhysicsConfig
 from mjx_dex.hand import build_hand
-from mjx_dex.hand.contact_pairs import contact_pairs
+from mjx_dex.physics.contact_pairs import contact_pairs
 
 CONTACT_FIELDS = (
     "geom",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from test_train import TINY
+
+from mjx_dex import bench, settings
+from mjx_dex.solver import SolverCommand
 
 ROOT = Path(__file__).parents[1]
 TINY_BENCH = "--config quickstart --engines native --envs 4 --layers physics stepping"
@@ -86,7 +90,7 @@ def test_steps_are_chosen_and_another_commit_is_measured_beside(checkout):
         OLD=str(ROOT),
         OLD_BENCH_OPTIONS=f"{TINY_BENCH} --repeats 1",
         SOLVER_OPTIONS="--engine warp --envs 4 --repeats 1 --variants separating_axes",
-        SIZES_OPTIONS="--minutes 0.05 --variants 1_x_environments_horizon_20",
+        SIZES_OPTIONS="--budget 16 --variants 1_x_environments_horizon_20",
     )
     assert done.returncode == 0, done.stderr
     run = checkout / "runs/tiny"
@@ -94,8 +98,39 @@ def test_steps_are_chosen_and_another_commit_is_measured_beside(checkout):
     for name in ("bench", "bench_old", "solver"):
         rows = json.loads((run / f"{name}.json").read_text())
         assert f"{rows[0]['env_steps_per_second']:,.0f} |" in page
-    assert "The same by the other commit" in page
+    assert "On the same GPU, the other commit (OLD)," in page
     assert "![sizes](gpu_sizes.png)" in page
+    assert "| 1 x environments, horizon 20 | 1 | 0.00 | " in page
+    trained = run / "studies/sizes/1_x_environments_horizon_20/seed_0/metrics.jsonl"
+    assert json.loads(trained.read_text().splitlines()[-1])["env_steps"] >= 16
+
+
+def test_a_step_that_fails_does_not_keep_others_from_being_written_down(checkout):
+    done = run_script(
+        checkout, env_steps=64, STEPS="solver bench", SOLVER_OPTIONS="--engine native"
+    )
+    assert done.returncode == 1
+    assert "error: failed: solver" in done.stderr
+    rows = json.loads((checkout / "runs/tiny/bench.json").read_text())
+    page = (checkout / "docs/results.md").read_text()
+    assert f"| {rows[0]['env_steps_per_second']:,.0f} |" in page
+    assert "| solver |" not in page
+
+
+def test_what_is_run_without_options_can_be_parsed():
+    """On a GPU the script's own options are taken, which no other test does."""
+    script = (ROOT / "scripts/gpu_run.sh").read_text()
+    table = re.search(r'table="(.*?)"', script, re.S)[1].split()
+    precisions = re.search(r"\$table (--precisions[^}]*)", script)[1].split()
+    solver = re.search(r"SOLVER_OPTIONS:-([^}]*)", script)[1].split()
+    base = settings.load("single_gpu")
+    command = settings.from_command_line(
+        bench.BenchCommand, base, [*table, *precisions], None
+    )
+    assert command.envs == (8192, 16384, 32768)
+    assert command.precisions == ("float32", "tensorfloat32")
+    command = settings.from_command_line(SolverCommand, base, solver, None)
+    assert command.envs == (8448, 16896, 33792)
 
 
 def test_an_unknown_step_is_one_line(checkout):

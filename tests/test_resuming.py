@@ -1,6 +1,8 @@
 """A run continues on another engine, device, number of environments or horizon."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -8,13 +10,14 @@ import numpy as np
 import pytest
 from test_train import TINY, error_of, rows
 
+from mjx_dex import config as configs
 from mjx_dex import lineage, sources, train
-from mjx_dex.config import Config, replace
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.runs import load_config
 from mjx_dex.train import make_trainer
 from robot_bridge import export
 from robot_bridge.bundle import load as load_bundle
+from robot_bridge.bundle import sums_of
 
 MANY = [
     *(*TINY, "--num-envs", "64", "--bank.size", "8", "--bank.starting", "4"),
@@ -169,7 +172,9 @@ def test_a_bundle_of_format_1_gives_its_policy():
 
 
 def test_a_portable_checkpoint_of_512_256_is_below_30_mb():
-    config = replace(Config(), **{"network.hidden": 512, "network.memory": 256})
+    config = configs.replace(
+        configs.Config(), **{"network.hidden": 512, "network.memory": 256}
+    )
     like = make_trainer(config).learned_like()
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like))
     print(f"{size / 1e6:.1f} MB")
@@ -190,3 +195,53 @@ def test_a_bundle_does_not_need_it_to_run(bundle, tmp_path):
     (copy / "training.npz").unlink()
     assert load_bundle(copy).manifest["training"]["env_steps"] == 1024
     assert load_config(copy).task.goal.seconds == 0.24
+
+
+def test_environments_of_another_configuration_are_started_anew(
+    native, tmp_path, capsys
+):
+    run = copy_of(native, tmp_path)
+    arguments = ["--resume", "--run-dir", str(run), "--object.mass", "0.1"]
+    line = continued([*arguments, "--max-env-steps", "1280"], capsys)
+    assert "Started anew: environments (64 on native before, 64 on native now)" in line
+
+
+def test_an_engine_that_saved_nothing_leaves_no_environments(native, tmp_path, capsys):
+    """Killed before its first checkpoint: those that were saved are the C engine's."""
+    run = copy_of(native, tmp_path)
+    line = lineage.read(run)
+    session = replace(line.here[0], engine="warp", iteration=4, env_steps=1024)
+    lineage.write(run, line.joined_by(session))
+    arguments = ["--resume", "--run-dir", str(run), "--engine", "warp"]
+    line = continued([*arguments, "--max-env-steps", "1024"], capsys)
+    assert "Started anew: environments (64 on native before, 64 on warp now)" in line
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("checkpoints", "there is no checkpoint in"),
+        ("lineage.json", "an earlier version of mjx_dex made this run"),
+    ],
+)
+def test_a_run_that_lost_a_part_is_one_line(native, tmp_path, lost, message, capsys):
+    run = copy_of(native, tmp_path)
+    if lost == "checkpoints":
+        shutil.rmtree(run / lost)
+    else:
+        (run / lost).unlink()
+    capsys.readouterr()
+    assert message in error_of(["--resume", "--run-dir", str(run)], capsys)
+
+
+@pytest.mark.parametrize("part", ["format", "training"])
+def test_a_bundle_that_lacks_a_part_is_one_line(bundle, tmp_path, part, capsys):
+    copy = shutil.copytree(bundle, tmp_path / "copy.dex")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest[part]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "SHA256SUMS").write_text(sums_of(copy))
+    error = error_of(
+        ["--from-run", str(copy), "--run-dir", str(tmp_path / "x")], capsys
+    )
+    assert f"{copy}/manifest.json lacks {part}" in error

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mjx_dex import trees
-from mjx_dex.checkpoints import CheckpointFolder, check_shapes, shapes
+from mjx_dex.checkpoints import CheckpointFolder, shapes
 from mjx_dex.learning.trainer import Learner, Trainer
 
 LEARNED, ENVIRONMENTS = "learned", "environments"
@@ -24,17 +25,28 @@ class Checkpoints:
         folder: theirs.
         keep: how many.
         whole: save environments, too.
+        kind: [32] bytes that tell environments of one kind from others; those of
+            another kind are not continued.
     """
 
-    def __init__(self, folder: Path, keep: int = 3, whole: bool = True):
-        self._folder = CheckpointFolder(folder, keep, (LEARNED, ENVIRONMENTS))
+    def __init__(
+        self,
+        folder: Path,
+        keep: int = 3,
+        whole: bool = True,
+        kind: np.ndarray | None = None,
+    ):
+        self._folder = CheckpointFolder(
+            folder, keep, items=(LEARNED, ENVIRONMENTS), optional=(ENVIRONMENTS,)
+        )
         self._whole = whole
+        self._kind = np.zeros(32, np.uint8) if kind is None else kind
 
     def save(self, trainer: Trainer, learner: Learner) -> None:
         """See ``CheckpointFolder.save``."""
         items = {LEARNED: trainer.learned(learner)}
         if self._whole:
-            items[ENVIRONMENTS] = _environments(learner)
+            items[ENVIRONMENTS] = self._environments(learner)
         self._folder.save(int(learner.iteration), items)
 
     def latest(self) -> int | None:
@@ -50,51 +62,48 @@ class Checkpoints:
         with self._folder.reading() as (step, written):
             if LEARNED not in written:
                 raise ValueError(
-                    "an earlier version of mjx_dex saved it, in another layout; "
-                    "continue with that version, or train again"
+                    "an earlier version of mjx_dex saved it; export a bundle with that "
+                    "version, which train --from-run continues"
                 )
             return self._folder.arrays(step, LEARNED)
 
-    def fits(self, trainer: Trainer) -> bool:
-        """Whether the latest checkpoint is whole, of environments like the trainer's.
+    def restore(self, trainer: Trainer) -> Learner | None:
+        """Read the latest checkpoint, to continue bit for bit.
+
+        Returns:
+            None if it is portable, or its environments, networks or optimizer are
+            others than the trainer's: ``learned`` may be continued then.
 
         Raises:
-            CheckpointError: as ``learned`` does.
+            CheckpointError: if there is none, or it is damaged.
         """
-        with self._folder.reading() as (_, written):
-            like = jax.eval_shape(trainer.init, jax.random.key(0))
-            expected = shapes(jax.eval_shape(_environments, like))
-            return written.get(ENVIRONMENTS) == expected
-
-    def restore(self, trainer: Trainer) -> Learner:
-        """Read the latest checkpoint, which ``fits``, to continue bit for bit.
-
-        Raises:
-            CheckpointError: if it is damaged, or of other networks.
-        """
-        arrays, expected = self.learned(), trainer.learned_like()
+        like = jax.eval_shape(trainer.init, jax.random.key(0))
+        parts = jax.eval_shape(self._environments, like)
+        learned = trainer.learned_like()
+        expected = {LEARNED: shapes(learned), ENVIRONMENTS: shapes(parts)}
+        shared = trainer.sharding.key
+        sharding = {"actors": trainer.sharding.actors, "key": shared, "kind": shared}
         with self._folder.reading() as (step, written):
-            check_shapes(written[LEARNED], shapes(expected))
-            like = jax.eval_shape(trainer.init, jax.random.key(0))
-            sharding = {"actors": trainer.sharding.actors, "key": trainer.sharding.key}
-            target = {
-                name: _placed(part, sharding[name])
-                for name, part in jax.eval_shape(_environments, like).items()
-            }
+            if written != expected:
+                return None
+            target = {name: _placed(x, sharding[name]) for name, x in parts.items()}
             environments = self._folder.restore(step, ENVIRONMENTS, target)
-        placed = {n: jax.device_put(x, trainer.sharding.key) for n, x in arrays.items()}
-        learned = vars(trees.from_names(expected, placed)).copy()
-        learned.pop("progress")  # the environments hold it themselves
-        return Learner(**learned, **_data_to_keys(environments, like))
+            if (np.asarray(environments.pop("kind")) != self._kind).any():
+                return None
+            arrays = self._folder.arrays(step, LEARNED)
+        placed = {name: jax.device_put(x, shared) for name, x in arrays.items()}
+        fields = vars(trees.from_names(learned, placed)).copy()
+        fields.pop("progress")  # the environments hold it themselves
+        return Learner(**fields, **_data_to_keys(environments, like))
+
+    def _environments(self, learner: Learner) -> dict[str, Any]:
+        """What a portable checkpoint lacks."""
+        data = _keys_to_data({"actors": learner.actors, "key": learner.key})
+        return data | {"kind": jnp.asarray(self._kind)}
 
     def close(self) -> None:
         """Release the folder."""
         self._folder.close()
-
-
-def _environments(learner: Learner) -> dict[str, Any]:
-    """What a portable checkpoint lacks."""
-    return _keys_to_data({"actors": learner.actors, "key": learner.key})
 
 
 def _placed(like: Any, sharding: jax.sharding.Sharding) -> Any:

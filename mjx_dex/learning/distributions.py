@@ -58,7 +58,7 @@ class Gaussian:
         σ² = (FIRST² − LEAST²) exp(2 o₁) + LEAST²
 
     Two independent noises, one of which is learned. Without the other a policy that is
-    certain of the best action goes on to narrow σ: a step of its mean is then many
+    certain of the best action continues to narrow σ: a step of its mean is then many
     deviations long, probability ratios have no bound, and one late minibatch undoes
     what was learned. Well above the least deviation it changes next to nothing.
     """

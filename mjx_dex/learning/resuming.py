@@ -29,7 +29,7 @@ PROGRESS = "curriculum and adaptive bounds"
 """The part that belongs to environments: ``Learned.progress``."""
 
 NETWORKS = ("policy", "value network")
-"""Parts that are asked for in their very shape: others are no continuation."""
+"""Parts that must have the trainer's shapes: others are no continuation."""
 
 
 class Resumed(NamedTuple):
@@ -121,16 +121,17 @@ def _fitting_progress(
 ) -> Any:
     """The progress among ``arrays``, or None if there is none for these environments.
 
-    The number of environments may be another one: dealt to the trainer's, both fit.
+    The number of environments may be another one: distributed to the trainer's, both
+    have the same shapes.
     """
     prefix = "progress."
     found = {name for name in arrays if name.startswith(prefix)}
     if not found or found != {prefix + name for name in trees.by_name(like.progress)}:
         return None
     progress = trees.from_names(like.progress, arrays, prefix)
-    deal = functools.partial(
-        trainer.vector_env.deal_progress, devices=trainer.num_devices
+    distribute = functools.partial(
+        trainer.vector_env.distribute_progress, devices=trainer.num_devices
     )
-    dealt, expected = (jax.eval_shape(deal, x) for x in (progress, like.progress))
-    fits = jax.tree.map(lambda x, y: x.shape == y.shape, dealt, expected)
+    found, expected = (jax.eval_shape(distribute, x) for x in (progress, like.progress))
+    fits = jax.tree.map(lambda x, y: x.shape == y.shape, found, expected)
     return progress if all(jax.tree.leaves(fits)) else None

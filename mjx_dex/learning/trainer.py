@@ -142,7 +142,9 @@ class Trainer:
         def init(key, progress):
             key, actors_key, network_key = jax.random.split(key, 3)
             if progress is not None:
-                progress = self.vector_env.deal_progress(progress, self.num_devices)
+                progress = self.vector_env.distribute_progress(
+                    progress, self.num_devices
+                )
             actors = start(actors_key, progress)
             # One observation of the first device: the networks learn its size from it.
             sample = jax.tree.map(lambda x: x[0, :1], actors.observation)

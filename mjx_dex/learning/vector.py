@@ -33,7 +33,7 @@ class VectorEnvironment(Protocol):
 
         Args:
             key: random key.
-            progress: where to continue, one device's part of ``deal_progress``;
+            progress: where to continue, one device's part of ``distribute_progress``;
                 None at the very beginning.
         """
 
@@ -57,7 +57,7 @@ class VectorEnvironment(Protocol):
         An empty dictionary if there is nothing.
         """
 
-    def deal_progress(self, progress: Any, devices: int) -> Any:
+    def distribute_progress(self, progress: Any, devices: int) -> Any:
         """[devices, ...] what the environments of each device continue with."""
 
 
@@ -94,6 +94,6 @@ class AutoReset:
         """See ``VectorEnvironment.progress``: there is none."""
         return {}
 
-    def deal_progress(self, progress, devices):
-        """See ``VectorEnvironment.deal_progress``."""
+    def distribute_progress(self, progress, devices):
+        """See ``VectorEnvironment.distribute_progress``."""
         return {}

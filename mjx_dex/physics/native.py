@@ -12,8 +12,8 @@ from mujoco.batch import Batch
 
 from mjx_dex.config import PhysicsConfig
 from mjx_dex.hand import Hand
-from mjx_dex.hand.contact_pairs import ContactPairs, contact_pairs
 from mjx_dex.physics import host_call
+from mjx_dex.physics.contact_pairs import ContactPairs, contact_pairs
 from mjx_dex.physics.engine import (
     PARAMETER_FIELDS,
     initial_state,

@@ -182,8 +182,8 @@ class BankedEnvironments:
             ),
         )
 
-    def deal_progress(self, progress: Progress, devices: int) -> Progress:
-        """See ``VectorEnvironment.deal_progress``.
+    def distribute_progress(self, progress: Progress, devices: int) -> Progress:
+        """See ``VectorEnvironment.distribute_progress``.
 
         Another number of environments gets the same distribution of limits, every
         device its share of all quantiles.

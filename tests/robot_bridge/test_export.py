@@ -203,5 +203,5 @@ def test_the_policy_that_comes_along_can_be_run():
     found = bundles.load(Path(__file__).parents[2] / "policies/near.dex")
     assert found.manifest["training"]["env_steps"] == 37_027_840
     assert found.manifest["training"]["effects"] == []
-    # It was trained before deviations had a least one, and goes on without.
+    # It was trained before deviations had a least one, and continues without.
     assert found.deviations == (3**-0.5, 0.0)
