@@ -16,6 +16,15 @@ os.environ["XLA_FLAGS"] = (
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--engine",
+        default="native",
+        choices=("native", "warp", "mjx"),
+        help="physics engine of the small configuration that most tests share",
+    )
+
+
 def pytest_sessionstart(session):
     """Remove what notebooks left behind in an earlier session, once for all workers."""
     if not hasattr(session.config, "workerinput"):

@@ -13,12 +13,12 @@ from robot_bridge import export
 
 
 @pytest.fixture(scope="session")
-def config() -> Config:
+def config(request) -> Config:
     """Small enough for a test, the paper's task otherwise."""
     return replace(
         Config(),
         **{
-            "engine": "native",
+            "engine": request.config.getoption("--engine"),
             "num_envs": 4,
             "randomization.preset": "none",
             "bank.size": 4,

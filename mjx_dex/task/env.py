@@ -181,8 +181,9 @@ class HandEnv:
             lost: as ``act`` returned it.
         """
         key, goal_key = jax.random.split(state.key)
-        # A world that blew up is ended; what is seen of it must stay finite.
-        broken = ~trees.is_finite(moved.physics)
+        # An environment that blew up is ended; what is seen of it must stay finite. Not
+        # every engine returns NaN for NaN: MuJoCo Warp normalizes a quaternion of it.
+        broken = ~trees.is_finite((state.physics, moved.physics))
         physics = trees.where(broken, self._initial, moved.physics)
 
         angle = self._angle(physics, state.goal)
