@@ -17,6 +17,7 @@ os.environ["XLA_FLAGS"] = (
 
 
 def pytest_addoption(parser):
+    """Let the tests run on another engine."""
     parser.addoption(
         "--engine",
         default="native",
