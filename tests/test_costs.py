@@ -100,7 +100,9 @@ def test_bench_ends_in_time_and_says_what_it_left_out(tmp_path, capsys):
     assert json.loads(table.read_text()) == []
     assert picture.exists()
     said = capsys.readouterr().out
-    assert "left out, for 0 minutes are over: native none 4; native none 8" in said
+    assert (
+        "left out, for 0 minutes are over: native none 4 float32; native none 8" in said
+    )
 
 
 def test_the_most_telling_rows_come_first():
@@ -112,8 +114,21 @@ def test_the_most_telling_rows_come_first():
         ("native", 128),
         ("warp", 128),
     ]
-    assert jobs[0][3] == tuple(costs.LAYERS)
-    assert jobs[2][3] == ("physics", "training")
+    assert jobs[0][4] == tuple(costs.LAYERS)
+    assert jobs[2][4] == ("physics", "task", "training")
+
+
+def test_other_precisions_are_measured_in_whole_iterations():
+    command = bench.BenchCommand(
+        engines=("native",), envs=(64, 128), precisions=("float32", "bfloat16")
+    )
+    jobs = bench._jobs(command, bench.ON_CPU)
+    assert [(job[1], *job[3:]) for job in jobs] == [
+        (64, "float32", tuple(costs.LAYERS)),
+        (64, "bfloat16", ("training",)),
+        (128, "float32", ("physics", "task", "training")),
+        (128, "bfloat16", ("training",)),
+    ]
 
 
 def test_the_lower_of_two_limits_bounds_the_pace():

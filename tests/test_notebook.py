@@ -18,7 +18,7 @@ def test_it_is_this_python(capsys):
 def test_a_failure_is_an_error_and_is_shown(capsys):
     with pytest.raises(RuntimeError, match="this failed: python"):
         command("python -m mjx_dex.evaluate /none")
-    assert "there is no run in /none" in capsys.readouterr().out
+    assert "there is no run or bundle in /none" in capsys.readouterr().out
 
 
 def test_other_programs_are_refused():

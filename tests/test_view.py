@@ -202,4 +202,6 @@ def test_pause_stops_and_play_goes_on(page):
 
 def test_a_missing_run_is_one_line(tmp_path, capsys):
     assert view.main([str(tmp_path / "none")]) == 1
-    assert f"there is no run in {tmp_path / 'none'}" in capsys.readouterr().err
+    assert (
+        f"there is no run or bundle in {tmp_path / 'none'}" in capsys.readouterr().err
+    )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mjx_dex import trees
@@ -46,7 +45,8 @@ class Checkpoints:
         """See ``CheckpointFolder.save``."""
         items = {LEARNED: trainer.learned(learner)}
         if self._whole:
-            items[ENVIRONMENTS] = self._environments(learner)
+            kind = jax.device_put(self._kind, trainer.sharding.key)
+            items[ENVIRONMENTS] = _environments(learner, kind)
         self._folder.save(int(learner.iteration), items)
 
     def latest(self) -> int | None:
@@ -78,7 +78,7 @@ class Checkpoints:
             CheckpointError: if there is none, or it is damaged.
         """
         like = jax.eval_shape(trainer.init, jax.random.key(0))
-        parts = jax.eval_shape(self._environments, like)
+        parts = jax.eval_shape(_environments, like, self._kind)
         learned = trainer.learned_like()
         expected = {LEARNED: shapes(learned), ENVIRONMENTS: shapes(parts)}
         shared = trainer.sharding.key
@@ -96,14 +96,15 @@ class Checkpoints:
         fields.pop("progress")  # the environments hold it themselves
         return Learner(**fields, **_data_to_keys(environments, like))
 
-    def _environments(self, learner: Learner) -> dict[str, Any]:
-        """What a portable checkpoint lacks."""
-        data = _keys_to_data({"actors": learner.actors, "key": learner.key})
-        return data | {"kind": jnp.asarray(self._kind)}
-
     def close(self) -> None:
         """Release the folder."""
         self._folder.close()
+
+
+def _environments(learner: Learner, kind: jax.Array) -> dict[str, Any]:
+    """What a portable checkpoint lacks."""
+    data = _keys_to_data({"actors": learner.actors, "key": learner.key})
+    return data | {"kind": kind}
 
 
 def _placed(like: Any, sharding: jax.sharding.Sharding) -> Any:

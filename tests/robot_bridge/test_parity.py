@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from mjx_dex import sources
 from mjx_dex.config import replace
 from mjx_dex.task import make_env
 from robot_bridge import export
@@ -28,11 +29,8 @@ VARIANTS = {
 }
 
 
-def manifest_of(config, env, run, agent):
-    from mjx_dex import runs
-
-    policy = runs.Policy(agent, 0)
-    return export.manifest_of(config, env._hand, run, policy)
+def manifest_of(config, env, run):
+    return export.manifest_of(config, env._hand, sources.read(run))
 
 
 def seen_by(sensing, hand, state, now):
@@ -45,12 +43,10 @@ def seen_by(sensing, hand, state, now):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_bridge_sees_and_asks_what_the_environment_does(
-    variant, run_config, run, agent
-):
+def test_the_bridge_sees_and_asks_what_the_environment_does(variant, run_config, run):
     config = replace(run_config, **VARIANTS[variant])
     env = make_env(config)
-    manifest = manifest_of(config, env, run, agent)
+    manifest = manifest_of(config, env, run)
     task = Task(manifest)
     hand = SimulatedHand(manifest, CLEAN)
     sensing = Sensing(manifest, hand.info, Limits())
