@@ -68,7 +68,8 @@ class SolverCommand(Config):
     """Configuration whose environments are stepped; by default quickstart on a CPU,
     single_gpu on an accelerator."""
     variants: tuple[str, ...] = ()
-    """Only these, beside the baseline."""
+    """Of configured, few_iterations, small_buffers, sparse_jacobian, separating_axes
+    and all: only these. Each is measured in turns with 'configured'."""
     envs: tuple[int, ...] = ()
     """Numbers of environments; by default the configured one."""
     repeats: int = 5
