@@ -240,10 +240,8 @@ def _started(config: Config):
         The learner and the arguments of ``Engine.step`` in one iteration, [horizon,
         num_envs, ...] each.
     """
-    totals = config.num_envs, config.bank.size, config.bank.starting
-    copies = math.gcd(max(config.num_envs // FEW, 1), *totals)
-    names = ("num_envs", "bank.size", "bank.starting")
-    few = {name: n // copies for name, n in zip(names, totals, strict=True)}
+    copies, totals = _copies(config), _totals(config)
+    few = {name: n // copies for name, n in totals.items()}
     unlimited = {"physics.max_contacts": None, "physics.max_constraints": None}
     learner, inputs = _start(replace(config, engine="native", **unlimited, **few))
 
@@ -262,8 +260,25 @@ def _started(config: Config):
 
 
 def recorded_inputs(config: Config):
-    """[horizon, num_envs, ...] arguments of ``Engine.step`` as training gives them."""
-    return _started(config)[1]
+    """What training asks of physics.
+
+    Returns:
+        [horizon, num_envs, ...] arguments of ``Engine.step``, and the number of
+        environments that the others are copies of: the first ones.
+    """
+    return _started(config)[1], config.num_envs // _copies(config)
+
+
+def _totals(config: Config) -> dict[str, int]:
+    return {
+        "num_envs": config.num_envs,
+        "bank.size": config.bank.size,
+        "bank.starting": config.bank.starting,
+    }
+
+
+def _copies(config: Config) -> int:
+    return math.gcd(max(config.num_envs // FEW, 1), *_totals(config).values())
 
 
 @functools.cache

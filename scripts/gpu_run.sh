@@ -24,45 +24,60 @@ read -ra steps <<<"${STEPS:-bench train}"
 python=${PYTHON:-python}
 mkdir -p "$run"
 out=$(realpath "$run")
+# What MuJoCo Warp keeps is outside of what JAX reserves.
+export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.5}
 
 share() { # minutes for one of $1 equal parts of those that are left
     awk "BEGIN { print ($minutes - $SECONDS / 60) / $1 }"
 }
 
+limited() { # MINUTES command ...: ended a minute later, and in time to write down the rest
+    local seconds
+    seconds=$(awk "BEGIN { mine = 60 * ($1 + 1); left = 60 * $minutes - $SECONDS - 45
+                           if (left < mine) mine = left; print (mine < 1) ? 1 : mine }")
+    timeout --foreground --kill-after=15 "$seconds" "${@:2}"
+}
+
 bench() { # FOLDER NAME MINUTES [option ...]: what the code in FOLDER reaches
     rm -f "$out/$2".*
     git -C "$1" describe --always --dirty >"$out/$2.commit" || true
-    (cd "$1" && "$python" -m mjx_dex.bench --max-minutes "$3" \
+    (cd "$1" && limited "$3" "$python" -m mjx_dex.bench --max-minutes "$3" \
         --json "$out/$2.json" --plot "$out/$2.png" "${@:4}" "${options[@]}") |
         tee "$out/$2.txt"
 }
 
 run_bench() { # PARTS
-    local table="--engines warp --envs 8192 16384 32768 --menus none all --repeats 3
+    # What tells most comes first: compiling may leave no time for all.
+    local table="--engines warp --envs 8192 32768 16384 --menus all none --repeats 3
         --layers training physics task"
     local parts=$1
     [ -z "${OLD:-}" ] || parts=$((parts + 1))
     # shellcheck disable=SC2086
     bench . bench "$(share "$parts")" \
-        ${BENCH_OPTIONS:-$table --precisions float32 tensorfloat32} || return 1
+        ${BENCH_OPTIONS:-$table --precisions tensorfloat32 float32} || return 1
     if [ -n "${OLD:-}" ]; then
         # shellcheck disable=SC2086
         bench "$OLD" bench_old "$(share "$1")" ${OLD_BENCH_OPTIONS:-$table}
     fi
 }
 
-run_solver() {
+run_solver() { # PARTS
+    local time
+    time=$(share "$1")
     rm -f "$out/solver".*
     # shellcheck disable=SC2086
-    "$python" -m mjx_dex.solver --max-minutes "$(share "$1")" --json "$out/solver.json" \
-        ${SOLVER_OPTIONS:---engine warp --envs 8448 16896 33792} "${options[@]}" |
+    limited "$time" "$python" -m mjx_dex.solver --max-minutes "$time" \
+        --json "$out/solver.json" \
+        ${SOLVER_OPTIONS:---engine warp --envs 8448 16896 33792 --repeats 3} "${options[@]}" |
         tee "$out/solver.txt"
 }
 
-run_sizes() {
+run_sizes() { # PARTS
+    local time
+    time=$(share "$1")
     # shellcheck disable=SC2086
-    "$python" -m mjx_dex.ablate sizes --folder "$run/studies" --trials 0 \
-        --max-minutes "$(share "$1")" ${SIZES_OPTIONS:---minutes 3} "${options[@]}"
+    limited "$time" "$python" -m mjx_dex.ablate sizes --folder "$run/studies" \
+        --trials 0 --max-minutes "$time" ${SIZES_OPTIONS:---minutes 3} "${options[@]}"
 }
 
 run_train() {
@@ -70,13 +85,14 @@ run_train() {
     local time resume=()
     time=$(awk "BEGIN { left = $minutes - $SECONDS / 60
                         print (left < 20) ? left - 2 : left * 0.9 }")
+    awk "BEGIN { exit !($time < 1) }" && echo "train: no time is left" && return 1
     [ -e "$run/config.yaml" ] && resume=(--resume)
     rm -f "$out/evaluation".*
     # shellcheck disable=SC2086
-    "$python" -m mjx_dex.train "${resume[@]}" --run-dir "$run" --max-minutes "$time" \
+    limited "$minutes" "$python" -m mjx_dex.train "${resume[@]}" --run-dir "$run" --max-minutes "$time" \
         ${TRAIN_OPTIONS:-} "${options[@]}" || return 1
     # shellcheck disable=SC2086
-    "$python" -m mjx_dex.evaluate "$run" --json "$run/evaluation.json" \
+    limited "$minutes" "$python" -m mjx_dex.evaluate "$run" --json "$run/evaluation.json" \
         --task.goal.distribution uniform ${EVALUATE_OPTIONS:-} | tee "$run/evaluation.txt"
 }
 

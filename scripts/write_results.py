@@ -93,10 +93,9 @@ def bench_table(run: Path, name: str) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     commit = (run / f"{name}.commit").read_text().strip() or "unknown"
-    picture = ["", "![pace and memory over environments](gpu_bench.png)"]
-    return f"{BENCHES[name]} {commit}:\n\n" + "\n".join(
-        lines + (picture if name == "bench" else [])
-    )
+    if name == "bench" and (run / "bench.png").exists():  # not if it was stopped
+        lines += ["", "![pace and memory over environments](gpu_bench.png)"]
+    return f"{BENCHES[name]} {commit}:\n\n" + "\n".join(lines)
 
 
 def solver_table(run: Path) -> str:

@@ -127,8 +127,8 @@ def test_what_is_run_without_options_can_be_parsed():
     command = settings.from_command_line(
         bench.BenchCommand, base, [*table, *precisions], None
     )
-    assert command.envs == (8192, 16384, 32768)
-    assert command.precisions == ("float32", "tensorfloat32")
+    assert command.envs == (8192, 32768, 16384)
+    assert command.precisions == ("tensorfloat32", "float32")
     command = settings.from_command_line(SolverCommand, base, solver, None)
     assert command.envs == (8448, 16896, 33792)
 

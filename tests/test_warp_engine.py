@@ -253,6 +253,7 @@ def pretended_gpus(monkeypatch):
         return launch
 
     devices = [SimpleNamespace(local_hardware_id=i) for i in (0, 1)]
+    monkeypatch.setattr(warp, "is_cuda_available", lambda: True)
     monkeypatch.setattr(jax, "local_devices", lambda *_, **__: devices)
     monkeypatch.setattr(warp, "get_cuda_device", lambda _: warp.get_device("cpu"))
     monkeypatch.setattr(warp_engine, "_capture_once", capture_once)
@@ -295,6 +296,14 @@ def test_a_capture_that_always_fails_is_one_clear_error(pretended_gpus, hand):
         lower(engine, resting(hand, 1))
     assert len(pretended_gpus) == 2
     assert engine.captures == 0
+
+
+def test_a_gpu_that_warp_cannot_use_is_one_line(hand, monkeypatch):
+    """Its usual wheel does not load on drivers that JAX still takes."""
+    monkeypatch.setattr(warp, "is_cuda_available", lambda: False)
+    engine = make_engine("warp", hand, CONFIG)
+    with pytest.raises(CaptureError, match=r"driver of R580.*\+cu12.*--engine mjx"):
+        engine.prepare(2, SUBSTEPS)
 
 
 @pytest.mark.parametrize("fails", [False, True])

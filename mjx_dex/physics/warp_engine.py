@@ -114,8 +114,15 @@ class WarpEngine:
         """Make what this process's GPUs need for a number of environments.
 
         Raises:
-            CaptureError: if CUDA refuses to capture the graph.
+            CaptureError: if warp cannot use the GPU, or CUDA refuses to capture.
         """
+        if not wp.is_cuda_available():
+            raise CaptureError(
+                f"--engine warp: JAX has a GPU that warp {wp.config.version} cannot "
+                "use; its usual wheel needs a driver of R580 or newer: for an older "
+                "one install the '+cu12' wheel of that version from "
+                "https://github.com/NVIDIA/warp/releases, or take --engine mjx"
+            )
         with _prepare_lock:
             for device in jax.local_devices(backend="gpu"):
                 # By the machine's own number of it, which XLA's calls give, too.
@@ -338,6 +345,8 @@ class Batch:
         with wp.ScopedDevice(self._device):
             # Compiles and loads the kernels, which a capture must not do.
             self.advance()
+            # Its scratch memory is free again before the graph takes its own.
+            wp.synchronize_stream()
             self._graph = capture_graph(self.advance)
             wp.capture_launch(self._graph)
             # Of this stream alone: other work may wait for this thread.
