@@ -46,7 +46,7 @@ class CheckpointFolder:
         items: tuple[str, ...] = (ONLY,),
         optional: tuple[str, ...] = (),
     ):
-        self.path, self._optional = folder.resolve(), optional
+        self.path, self._items, self._optional = folder.resolve(), items, optional
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep),
@@ -84,10 +84,11 @@ class CheckpointFolder:
         return self._manager.latest_step()
 
     @contextlib.contextmanager
-    def reading(self):
+    def reading(self, unread: tuple[str, ...] = ()):
         """The latest checkpoint's step, and the shapes of its items by name.
 
-        What fails within is a CheckpointError.
+        What fails within is a CheckpointError; of items that are ``unread``, nothing
+        does.
         """
         step = self.latest()
         if step is None:
@@ -95,9 +96,10 @@ class CheckpointFolder:
         folder = self.path / str(step)
         try:
             # Checked first: orbax, surprised by a damaged file, says so in many pages.
-            _check_files(folder, self._optional)
-            items = self._manager.item_metadata(step).items()
-            yield step, {name: shapes(x.tree) for name, x in items if x is not None}
+            _check_files(folder, self._optional, unread)
+            items = [x for x in self._items if (folder / x).exists()]
+            read = [item for item in items if item not in unread]
+            yield step, {item: shapes(_metadata(folder / item)) for item in read}
         except Exception as error:
             raise CheckpointError(
                 f"cannot read checkpoint {folder}: {_first_line(error)}"
@@ -110,14 +112,11 @@ class CheckpointFolder:
 
     def arrays(self, step: int, item: str) -> dict[str, np.ndarray]:
         """Leaves of an item by dotted name, in host memory; within ``reading``."""
-        like = self._manager.item_metadata(step)[item].tree
+        path = self.path / str(step) / item
         as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        how = jax.tree.map(lambda _: as_numpy, like)
+        how = jax.tree.map(lambda _: as_numpy, _metadata(path))
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            tree = reader.restore(
-                self.path / str(step) / item,
-                args=ocp.args.PyTreeRestore(restore_args=how),
-            )
+            tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=how))
         return trees.by_name(tree)
 
     def close(self) -> None:
@@ -125,36 +124,57 @@ class CheckpointFolder:
         self._manager.close()
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+def _metadata(path: Path):
+    """Shapes and types of an item, a tree, without reading it."""
+    return ocp.StandardCheckpointHandler().metadata(path).tree
+
+
+def _checksums(folder: Path, unread: tuple[str, ...] = ()) -> dict[str, str]:
+    files = {
+        str(path.relative_to(folder)): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CHECKSUMS
     }
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if _item(name) not in unread
+    }
 
 
-def _check_files(folder: Path, optional: tuple[str, ...]) -> None:
+def _item(name: str) -> str:
+    """The item that a checkpoint's file belongs to."""
+    return Path(name).parts[0]
+
+
+def _check_files(
+    folder: Path, optional: tuple[str, ...], unread: tuple[str, ...]
+) -> None:
     """Raise ValueError if a file is not as it was written.
 
     Args:
         folder: of a checkpoint.
         optional: items that may be missing as a whole.
+        unread: items that nobody asks for.
     """
     if not (folder / CHECKSUMS).exists():
         return  # the run was killed just before it wrote them; orbax was done
     written = json.loads((folder / CHECKSUMS).read_text())
-    found = _checksums(folder)
+    found = _checksums(folder, unread)
     left_out = {item for item in optional if not (folder / item).exists()}
     damaged = [
         name
         for name, digest in written.items()
-        if found.get(name) != digest and Path(name).parts[0] not in left_out
+        if found.get(name) != digest and _item(name) not in {*left_out, *unread}
     ]
-    if damaged:
-        raise ValueError(
-            f"damaged or missing: {', '.join(damaged)}; "
-            f"delete the folder to continue from the checkpoint before it"
-        )
+    if not damaged:
+        return
+    items = {_item(name) for name in damaged}
+    road = "delete the folder to continue from the checkpoint before it"
+    if items <= set(optional):
+        road = f"delete {', '.join(sorted(items))} there to continue without"
+    more = f" and {len(damaged) - 2} more" if len(damaged) > 2 else ""
+    raise ValueError(f"damaged or missing: {', '.join(damaged[:2])}{more}; {road}")
 
 
 def shapes(tree) -> dict[str, tuple[int, ...]]:

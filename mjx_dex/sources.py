@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from mjx_dex import lineage, settings
+from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, GoalConfig, replace
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.lineage import Session
 
+FORMATS = (1, 2)
+"""Of bundles that can be continued."""
 TRAINING = "training.npz"
 """In a bundle: leaves of a ``Learned`` by dotted name (``robot_bridge.export``)."""
 
@@ -65,6 +69,8 @@ def read(path: Path) -> Source:
 
 
 def _read_run(path: Path, config: Config) -> Source:
+    if not (path / "checkpoints").exists():
+        raise CheckpointError(f"there is no checkpoint in {path}")
     checkpoints = Checkpoints(path / "checkpoints")
     try:
         arrays, iteration = checkpoints.learned(), checkpoints.latest()
@@ -92,11 +98,18 @@ def _read_bundle(path: Path, config: Config) -> Source:
         path=path,
         config=config,
         origin=training.get("origin", ""),
-        sessions=lineage.sessions(training.get("lineage", [])),
+        sessions=_sessions(path, training),
         iteration=int(arrays.get("iteration", 0)),
         env_steps=training["env_steps"],
         arrays=arrays,
     )
+
+
+def _sessions(path: Path, training: dict[str, Any]) -> tuple[Session, ...]:
+    try:
+        return lineage.sessions(training.get("lineage", []))
+    except ValueError as error:
+        raise ValueError(f"{path}/manifest.json: {error}") from error
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -105,6 +118,11 @@ def _manifest(path: Path) -> dict[str, Any]:
     for part in ("format", "training"):
         if part not in manifest:
             raise ValueError(f"{path}/manifest.json lacks {part}")
+    if manifest["format"] not in FORMATS:
+        raise ValueError(
+            f"{path} is of format {manifest['format']}, and this version of mjx_dex "
+            f"reads {' and '.join(map(str, FORMATS))}"
+        )
     for part in ("config", "env_steps"):
         if part not in manifest["training"]:
             raise ValueError(f"{path}/manifest.json lacks training.{part}")
@@ -122,12 +140,17 @@ def _config_of_bundle(path: Path, manifest: dict[str, Any]) -> Config:
 
 def _arrays(path: Path, name: str) -> dict[str, np.ndarray]:
     _check_sum(path, name)
-    with np.load(path / name, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+    try:
+        with open(path / name, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path / name} cannot be read: {error}") from error
 
 
 def _check_sum(path: Path, name: str) -> None:
     """Raise ValueError unless a bundle's file is what was exported."""
+    if not (path / name).exists():
+        raise ValueError(f"{path / name} is not there: export the run again")
     sums = path / "SHA256SUMS"
     lines = sums.read_text().splitlines() if sums.exists() else []
     digest = hashlib.sha256((path / name).read_bytes()).hexdigest()

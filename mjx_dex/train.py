@@ -158,11 +158,15 @@ def prepare_run(command: TrainCommand) -> Path:
     # Checkpoints alone are what is left of a run that lost its configuration.
     parts = (run_dir / "config.yaml", run_dir / "checkpoints")
     is_taken = not command.resume and any(part.exists() for part in parts)
-    if any(processes.any_process(is_taken)):
+    is_bundle = (run_dir / "manifest.json").exists()
+    is_taken, is_bundle = processes.any_process(is_taken, is_bundle)
+    if is_taken:
         raise ValueError(
             f"--run-dir: {run_dir} holds a run already; add --resume to go on with it, "
             "or give another folder"
         )
+    if is_bundle:
+        raise ValueError(f"--run-dir: {run_dir} is a bundle; give another folder")
     run_dir.mkdir(parents=True, exist_ok=True)
     return run_dir
 
@@ -213,13 +217,13 @@ def train(config: Config, run_dir: Path, command: TrainCommand, started: float) 
     with explained(checkpoints):
         learner, line = begin(config, run_dir, command, trainer, checkpoints, started)
         checkpoints.save(trainer, learner)
-    if processes.is_main():
-        # The configuration comes last: a run that has one can be resumed.
-        lineage.write(run_dir, line)
-        settings.save(config, run_dir / "config.yaml")
-    iteration = int(learner.iteration)
+    if not command.resume:
+        record(config, run_dir, line)
+    iteration = begun_at = int(learner.iteration)
     env_steps = line.env_steps(iteration)
     end = line.begun_at + config.max_env_steps
+    if env_steps >= end:
+        log.info("nothing is left of --max-env-steps %d", config.max_env_steps)
     open_log = contextlib.nullcontext()
     if processes.is_main():
         open_log = report.RunLog(run_dir, iteration, env_steps, end)
@@ -239,6 +243,8 @@ def train(config: Config, run_dir: Path, command: TrainCommand, started: float) 
             begun = time.monotonic()
             learner, metrics = trainer.iterate(learner)
             metrics = jax.device_get(metrics)
+            if command.resume and iteration == begun_at:
+                record(config, run_dir, line)  # what it was given does work
             iteration += 1
             env_steps += trainer.steps_per_iteration
             check_finite(metrics, iteration)
@@ -258,6 +264,14 @@ def train(config: Config, run_dir: Path, command: TrainCommand, started: float) 
         print(f"  evaluate: python -m mjx_dex.evaluate {run_dir}")
 
 
+def record(config: Config, run_dir: Path, line: Lineage) -> None:
+    """Write down what a run is trained with, and where it is from."""
+    if processes.is_main():
+        # The configuration comes last: a run that has one can be resumed.
+        lineage.write(run_dir, line)
+        settings.save(config, run_dir / "config.yaml")
+
+
 def begin(
     config: Config,
     run_dir: Path,
@@ -268,36 +282,57 @@ def begin(
 ) -> tuple[Learner, Lineage]:
     """A new learner, or one that continues this or another run; and its lineage."""
     engine, _ = choose_engine(config.engine)
-    line, iteration, env_steps = Lineage(), 0, 0
+    line, iteration, env_steps, before = Lineage(), 0, 0, config
     if command.resume:
-        line = lineage.read(run_dir)
-        learner = _resumed(config, run_dir, trainer, checkpoints, line, engine)
+        line, before = lineage.read(run_dir), settings.load(run_dir / "config.yaml")
+        learner = _resumed(config, before, run_dir, trainer, checkpoints, line)
         iteration = checkpoints.latest()
         env_steps = line.env_steps(iteration)
     elif command.from_run:
         source = sources.read(command.from_run)
+        before = source.config
         line = Lineage(origin=str(source.path), before=source.sessions)
         iteration, env_steps = source.iteration, source.env_steps
-        learner = _continued(source, config, trainer, engine)
+        learner = _continued(source, config, trainer)
     else:
         log.info("run: %s; starting %d environments", run_dir, config.num_envs)
         learner = trainer.init(jax.random.key(config.seed))
     trainer.vector_env.check(learner.actors.env_state)
-    if config.ppo.kl_target is None:
-        # It may be another one than before.
-        rate = jnp.full_like(learner.learning_rate, config.ppo.learning_rate)
-        learner = learner.replace(learning_rate=rate)
+    learner = with_learning_rate(learner, config, before)
     session = lineage.session_of(config, run_dir, engine, iteration, env_steps, started)
     return learner, line.joined_by(session)
 
 
+def with_learning_rate(learner: Learner, config: Config, before: Config) -> Learner:
+    """With the configured rate if that is fixed; says what becomes of another one.
+
+    Args:
+        learner: its rate is what the KL divergence last made of it.
+        config: of the run.
+        before: of what it continues.
+    """
+    asked, rate = config.ppo.learning_rate, float(learner.learning_rate)
+    if config.ppo.kl_target is None:
+        if not np.isclose(asked, rate):
+            log.info("learning rate: %.3g before, %.3g from now on", rate, asked)
+        rate = jnp.full_like(learner.learning_rate, asked)
+        return learner.replace(learning_rate=rate)
+    if asked != before.ppo.learning_rate and not np.isclose(asked, rate):
+        log.info(
+            "ppo.learning_rate %.3g is where training begins; this goes on with %.3g, "
+            "which follows ppo.kl_target",
+            *(asked, rate),
+        )
+    return learner
+
+
 def _resumed(
     config: Config,
+    before: Config,
     run_dir: Path,
     trainer: Trainer,
     checkpoints: Checkpoints,
     line: Lineage,
-    engine: str,
 ) -> Learner:
     """The run's latest learner: bit for bit, or on other environments."""
     learner = checkpoints.restore(trainer)
@@ -312,21 +347,22 @@ def _resumed(
         return learner
     arrays = checkpoints.learned()
     source = Source(
-        run_dir, config, line.origin, sessions, iteration, env_steps, arrays
+        run_dir, before, line.origin, sessions, iteration, env_steps, arrays
     )
-    return _continued(source, config, trainer, engine)
+    return _continued(source, config, trainer)
 
 
-def _continued(
-    source: Source, config: Config, trainer: Trainer, engine: str
-) -> Learner:
+def _continued(source: Source, config: Config, trainer: Trainer) -> Learner:
     """What was learned elsewhere, with environments started anew; says what is not."""
+    engine, _ = choose_engine(config.engine)
     # Not the environments that training began with.
     key = jax.random.fold_in(jax.random.key(config.seed), source.iteration)
     try:
         learner, carried, anew = resuming.resume(trainer, source.arrays, key)
     except ValueError as error:
-        raise ValueError(f"{source.path}: {error}") from error
+        different = shape_differences(source.config, config)
+        reason = f"its networks are others: {'; '.join(different)}"
+        raise ValueError(f"{source.path}: {reason if different else error}") from error
     there = source.sessions[-1] if source.sessions else None
     sizes = f"{config.num_envs} on {engine} now"
     if there:
@@ -338,6 +374,12 @@ def _continued(
         *(", ".join((*anew, "environments")), sizes),
     )
     return learner
+
+
+def shape_differences(there: Config, here: Config) -> list[str]:
+    """Values that networks' shapes depend on, where two configurations differ."""
+    shaping = ("network.", "task.policy_inputs", "task.action_bins")
+    return [x for x in settings.differences(there, here) if x.startswith(shaping)]
 
 
 def environment_digest(config: Config, engine: str) -> np.ndarray:

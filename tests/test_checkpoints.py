@@ -13,19 +13,20 @@ from mjx_dex.learning import resuming
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.train import make_trainer
 
+MOVING = {
+    "randomization.preset": "extras",
+    "randomization.adaptive.enabled": True,
+    "randomization.adaptive.episodes": 1,
+    "randomization.adaptive.widen_at": 0.0,
+    "randomization.adaptive.narrow_at": 0.0,
+    "task.goal.seconds": 0.16,
+}
+"""All there is to save: the whole menu, and ranges that move all the time."""
+
 
 @pytest.fixture(scope="module")
 def trainer(config):
-    """With all there is to save: the whole menu, and ranges that move all the time."""
-    changes = {
-        "randomization.preset": "extras",
-        "randomization.adaptive.enabled": True,
-        "randomization.adaptive.episodes": 1,
-        "randomization.adaptive.widen_at": 0.0,
-        "randomization.adaptive.narrow_at": 0.0,
-        "task.goal.seconds": 0.16,
-    }
-    return make_trainer(replace(config, **changes))
+    return make_trainer(replace(config, **MOVING))
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +113,22 @@ def test_a_checkpoint_of_another_network_is_said_so(config, trainer, key, tmp_pa
         resuming.resume(other, Checkpoints(tmp_path).learned(), key)
 
 
-def test_another_optimizer_begins_anew_and_the_networks_do_not(
-    config, trainer, key, tmp_path
-):
+def test_another_optimizer_begins_anew_and_the_networks_do_not(trainer, key, tmp_path):
     saved(trainer, key, tmp_path, 1)
-    changes = {"ppo.max_gradient_norm": None, "randomization.preset": "extras"}
-    other = make_trainer(replace(config, **changes))
-    assert restored(other, tmp_path) is None
-    _, carried, anew = resuming.resume(other, Checkpoints(tmp_path).learned(), key)
+    arrays = Checkpoints(tmp_path).learned()
+    name = next(name for name in arrays if name.startswith("optimizer_state."))
+    arrays[name] = np.zeros(3)
+    _, carried, anew = resuming.resume(trainer, arrays, key)
     assert "policy" in carried and anew == ("optimizer",)
+
+
+def test_clipping_of_gradients_may_begin_and_end(config, trainer, key, tmp_path):
+    """Adam's moments are the same ones."""
+    saved(trainer, key, tmp_path, 1)
+    assert config.ppo.max_gradient_norm is not None
+    other = make_trainer(replace(config, **MOVING, **{"ppo.max_gradient_norm": None}))
+    moments, others = (restored(x, tmp_path).optimizer_state for x in (trainer, other))
+    jax.tree.map(np.testing.assert_array_equal, moments, others)
 
 
 def test_environments_of_another_kind_are_not_restored(trainer, key, tmp_path):
@@ -140,6 +148,20 @@ def test_environments_alone_may_be_left_out(trainer, key, tmp_path, part, is_who
         return
     with pytest.raises(CheckpointError, match="damaged or missing: learned/"):
         restored(trainer, tmp_path)
+
+
+def test_damaged_environments_keep_nobody_from_what_was_learned(trainer, key, tmp_path):
+    saved(trainer, key, tmp_path, 1)
+    before = Checkpoints(tmp_path).learned()
+    for path in (tmp_path / "1/environments").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-1])
+    after = Checkpoints(tmp_path).learned()
+    assert before.keys() == after.keys()
+    with pytest.raises(CheckpointError, match="delete environments there to continue"):
+        restored(trainer, tmp_path)
+    shutil.rmtree(tmp_path / "1/environments")
+    assert restored(trainer, tmp_path) is None
 
 
 KILLED_WHILE_SAVING = """

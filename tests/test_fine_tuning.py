@@ -72,7 +72,7 @@ def test_networks_of_another_size_are_one_line(origin, tmp_path, capsys):
     capsys.readouterr()
     arguments = ["--from-run", str(origin), "--run-dir", str(tmp_path / "x")]
     error = error_of([*arguments, "--network.hidden", "24"], capsys)
-    assert str(origin) in error and "another configuration: parameters" in error
+    assert f"{origin}: its networks are others: network.hidden 16, not 24" in error
 
 
 @pytest.mark.parametrize(

@@ -245,3 +245,109 @@ def test_a_bundle_that_lacks_a_part_is_one_line(bundle, tmp_path, part, capsys):
         ["--from-run", str(copy), "--run-dir", str(tmp_path / "x")], capsys
     )
     assert f"{copy}/manifest.json lacks {part}" in error
+
+
+def test_a_bundle_that_cannot_be_read_is_one_line(bundle, tmp_path, capsys):
+    """Of a format to come, without weights, or damaged before it was summed."""
+
+    def error(name, change):
+        copy = shutil.copytree(bundle, tmp_path / name)
+        change(copy)
+        (copy / "SHA256SUMS").write_text(sums_of(copy))
+        run = str(tmp_path / "x" / name)
+        return error_of(["--from-run", str(copy), "--run-dir", run], capsys)
+
+    def to_come(copy):
+        manifest = json.loads((copy / "manifest.json").read_text()) | {"format": 3}
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+
+    def without(copy):
+        (copy / "weights.npz").unlink()
+        (copy / sources.TRAINING).unlink()
+
+    def damage(copy):
+        content = (copy / sources.TRAINING).read_bytes()
+        (copy / sources.TRAINING).write_bytes(content[: len(content) // 2])
+
+    assert "is of format 3, and this version of mjx_dex reads 1 and 2" in error(
+        "3.dex", to_come
+    )
+    assert "weights.npz is not there: export the run again" in error("w.dex", without)
+    assert "training.npz cannot be read: " in error("d.dex", damage)
+
+
+def test_nobody_trains_into_a_bundle(native, bundle, capsys):
+    arguments = ["--from-run", str(native), "--run-dir", str(bundle)]
+    assert f"--run-dir: {bundle} is a bundle" in error_of(arguments, capsys)
+    assert not (bundle / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--num-envs", "8"], "must not exceed"),
+        (["--network.matmul-precision", "tensorfloat32"], "tensorfloat32"),
+    ],
+)
+def test_a_resume_that_is_refused_changes_nothing(
+    native, tmp_path, wrong, message, capsys
+):
+    run = copy_of(native, tmp_path)
+    kept = [run / "config.yaml", run / lineage.FILE]
+    before = [path.read_text() for path in kept]
+    capsys.readouterr()
+    arguments = ["--resume", "--run-dir", str(run), "--max-env-steps", "1280"]
+    assert message in error_of([*arguments, *wrong], capsys)
+    assert [path.read_text() for path in kept] == before
+    assert train.main(arguments) == 0  # with what it had
+    assert rows(run)[-1]["env_steps"] == 1280
+
+
+def test_a_run_that_has_its_steps_says_so(native, tmp_path, capsys):
+    run = copy_of(native, tmp_path)
+    before = (run / "config.yaml").read_text()
+    capsys.readouterr()
+    arguments = ["--resume", "--run-dir", str(run), "--max-env-steps", "512"]
+    assert train.main(arguments) == 0
+    assert "nothing is left of --max-env-steps 512" in capsys.readouterr().err
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_what_becomes_of_another_learning_rate_is_said(native, tmp_path, capsys):
+    before = float(learned(native)["learning_rate"])
+
+    def to(name, *options):
+        run = tmp_path / name
+        arguments = ["--from-run", str(native), "--run-dir", str(run), *options]
+        capsys.readouterr()
+        assert train.main([*arguments, "--max-env-steps", "0"]) == 0
+        return capsys.readouterr().err, float(learned(run)["learning_rate"])
+
+    said, rate = to("steered", "--ppo.learning-rate", "1e-5")
+    assert rate == before
+    assert (
+        f"ppo.learning_rate 1e-05 is where training begins; this goes on with "
+        f"{before:.3g}, which follows ppo.kl_target"
+    ) in said
+    said, rate = to("fixed", "--ppo.learning-rate", "1e-5", "--ppo.kl-target", "None")
+    assert rate == np.float32(1e-5)
+    assert "learning rate" not in said
+    run = copy_of(native, tmp_path)
+    fixed = ["--ppo.learning-rate", "1e-5", "--ppo.kl-target", "None"]
+    arguments = ["--resume", "--run-dir", str(run), *fixed, "--max-env-steps", "1280"]
+    assert train.main(arguments) == 0
+    said = capsys.readouterr().err
+    assert f"learning rate: {before:.3g} before, 1e-05 from now on" in said
+    assert learned(run)["learning_rate"] == np.float32(1e-5)
+
+
+def test_a_curriculum_that_is_switched_off_gives_the_goals_that_are_asked_for(
+    native, tmp_path
+):
+    run = tmp_path / "run"
+    arguments = ["--from-run", str(native), "--run-dir", str(run)]
+    off = ["--task.goal.widening", "0", "--task.goal.angles", "0.45", "0.5"]
+    assert learned(native)["progress.goal_angle_limits"].min() > 0.5
+    assert train.main([*arguments, *off, "--max-env-steps", "0"]) == 0
+    limits = learned(run)["progress.goal_angle_limits"]
+    np.testing.assert_array_equal(limits, np.float32(0.5))

@@ -59,7 +59,7 @@ class Checkpoints:
         Raises:
             CheckpointError: if there is none, or it is damaged.
         """
-        with self._folder.reading() as (step, written):
+        with self._folder.reading(unread=(ENVIRONMENTS,)) as (step, written):
             if LEARNED not in written:
                 raise ValueError(
                     "an earlier version of mjx_dex saved it; export a bundle with that "

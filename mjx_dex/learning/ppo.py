@@ -42,11 +42,14 @@ class Chunk:
 
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
-    """Adam without its step size, which the learner holds."""
-    adam = optax.scale_by_adam()
-    if config.max_gradient_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
+    """Adam without its step size, which the learner holds.
+
+    Its state is the same with and without clipping: a run may continue either way.
+    """
+    clip = optax.identity()
+    if config.max_gradient_norm is not None:
+        clip = optax.clip_by_global_norm(config.max_gradient_norm)
+    return optax.chain(clip, optax.scale_by_adam())
 
 
 def loss(

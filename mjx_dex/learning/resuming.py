@@ -11,6 +11,9 @@ from mjx_dex.checkpoints import check_shapes
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.trainer import Learned, Learner, Trainer
 
+RATE = "learning rate"
+"""A part only where the KL divergence steers it: else the configuration holds it."""
+
 PARTS = {
     "policy": ("parameters.policy.", "statistics.policy."),
     "value network": (
@@ -19,7 +22,7 @@ PARTS = {
         "statistics.returns.",
     ),
     "optimizer": ("optimizer_state.",),
-    "learning rate": ("learning_rate",),
+    RATE: ("learning_rate",),
     "iteration": ("iteration",),
 }
 """Parts of a ``Learned`` that are carried wholly or not at all, by how the dotted names
@@ -56,7 +59,8 @@ def resume(trainer: Trainer, arrays: dict[str, np.ndarray], key: jax.Array) -> R
     like = trainer.learned_like()
     progress = _fitting_progress(trainer, arrays, like)
     learner = trainer.init(key, progress)
-    carried = tuple(part for part in PARTS if _is_carried(part, arrays, like))
+    expected = [x for x in PARTS if x != RATE or trainer.adapts_learning_rate]
+    carried = [part for part in expected if _is_carried(part, arrays, like)]
     changed = {}
     for name, leaf in trees.by_name(trainer.learned(learner)).items():
         is_carried = any(name.startswith(PARTS[part]) for part in carried)
@@ -70,11 +74,12 @@ def resume(trainer: Trainer, arrays: dict[str, np.ndarray], key: jax.Array) -> R
         learning_rate=learned.learning_rate,
         iteration=learned.iteration,
     )
+    if trees.by_name(like.progress):
+        expected.append(PROGRESS)
     if progress is not None:
-        carried = (*carried, PROGRESS)
-    expected = (*PARTS, PROGRESS) if trees.by_name(like.progress) else PARTS
+        carried.append(PROGRESS)
     anew = tuple(part for part in expected if part not in carried)
-    return Resumed(learner, carried, anew)
+    return Resumed(learner, tuple(carried), anew)
 
 
 def agent(trainer: Trainer, arrays: dict[str, np.ndarray]) -> Agent:

@@ -81,6 +81,7 @@ class Trainer:
         self._precision = network.matmul_precision
         self._mesh = Mesh(np.array(devices or jax.devices()), (DEVICES,))
         self._config = _share(ppo, self.num_devices)
+        self.adapts_learning_rate = ppo.kl_target is not None
         self.steps_per_iteration = vector_env.num_envs * ppo.horizon * self.num_devices
 
     def init(self, key: jax.Array, progress: Any = None) -> Learner:
