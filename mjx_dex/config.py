@@ -351,10 +351,10 @@ class NetworkConfig:
     matmul_precision: Precision = "float32"
     """Precision of the networks' matrix products, when acting and when learning; sums,
     weights, optimizer and everything else are float32. 'float32': exact products.
-    'bfloat16': operands are rounded to 8 bits of significand, on every device (a CPU
-    gains little by it). 'tensorfloat32': to 11 bits, on NVIDIA GPUs since Ampere; a
-    CPU refuses to train with it, and plays in float32. 'default': as runs of older
-    versions may say, XLA's choice: tensorfloat32 there, float32 on a CPU."""
+    'bfloat16': operands are rounded to 8 bits of significand, 'tensorfloat32': to 11
+    bits, on every device; fast on NVIDIA GPUs since Ampere, while a CPU gains little or
+    nothing. 'default': as runs of older versions may say, XLA's choice: tensorfloat32
+    there, float32 on a CPU."""
 
 
 @dataclass(frozen=True)

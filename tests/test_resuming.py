@@ -282,22 +282,13 @@ def test_nobody_trains_into_a_bundle(native, bundle, capsys):
     assert not (bundle / "checkpoints").exists()
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (["--num-envs", "8"], "must not exceed"),
-        (["--network.matmul-precision", "tensorfloat32"], "tensorfloat32"),
-    ],
-)
-def test_a_resume_that_is_refused_changes_nothing(
-    native, tmp_path, wrong, message, capsys
-):
+def test_a_resume_that_is_refused_changes_nothing(native, tmp_path, capsys):
     run = copy_of(native, tmp_path)
     kept = [run / "config.yaml", run / lineage.FILE]
     before = [path.read_text() for path in kept]
     capsys.readouterr()
     arguments = ["--resume", "--run-dir", str(run), "--max-env-steps", "1280"]
-    assert message in error_of([*arguments, *wrong], capsys)
+    assert "must not exceed" in error_of([*arguments, "--num-envs", "8"], capsys)
     assert [path.read_text() for path in kept] == before
     assert train.main(arguments) == 0  # with what it had
     assert rows(run)[-1]["env_steps"] == 1280

@@ -6,6 +6,8 @@ stored sequence is equal to having acted it. Time is the first axis; environment
 there are several, come second, so that a step of all of them lies together in memory.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,35 +26,48 @@ def product(x: jax.Array, y: jax.Array, precision: Precision) -> jax.Array:
     """``x @ y`` for [..., n] and [n, m], the same in the gradient."""
     # As one long matrix: for the gradient of more axes XLA copies transposed arrays.
     rows = x.reshape(-1, x.shape[-1])
-    if precision == "bfloat16":
-        result = _bfloat16_product(rows, y)
+    if precision in ("bfloat16", "tensorfloat32"):
+        result = _coarse_product(rows, y, precision)
     else:
         result = jnp.matmul(rows, y, precision=precision)
     return result.reshape(*x.shape[:-1], y.shape[-1])
 
 
-@jax.custom_vjp
-def _bfloat16_product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """``x @ y`` of operands rounded to bfloat16, summed and returned in float32.
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _coarse_product(x: jax.Array, y: jax.Array, precision: Precision) -> jax.Array:
+    """``x @ y`` of rounded operands, summed and returned in float32.
 
-    Rounded here, for a CPU ignores JAX's ``BF16_BF16_F32`` without a word. Gradients
-    are rounded, too, before they are multiplied.
+    Gradients are rounded, too, before they are multiplied.
     """
-    x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
-    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
+    return _multiply(_rounded(x, precision), _rounded(y, precision), precision)
 
 
-def _bfloat16_forward(x, y):
-    saved = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
-    return _bfloat16_product(*saved), saved
+def _rounded(x: jax.Array, precision: Precision) -> jax.Array:
+    """Rounded here, for a CPU ignores what JAX's presets ask of it without a word."""
+    if precision == "bfloat16":
+        return x.astype(jnp.bfloat16)
+    to_11_bits = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=10)
+    # GPUs round to tensorfloat32 on the way into their tensor cores.
+    return jax.lax.platform_dependent(x, cpu=to_11_bits, default=lambda x: x)
 
 
-def _bfloat16_backward(saved, gradient):
+def _multiply(x: jax.Array, y: jax.Array, precision: Precision) -> jax.Array:
+    preset = "tensorfloat32" if precision == "tensorfloat32" else None
+    return jnp.matmul(x, y, precision=preset, preferred_element_type=jnp.float32)
+
+
+def _coarse_forward(x, y, precision):
+    saved = _rounded(x, precision), _rounded(y, precision)
+    return _multiply(*saved, precision), saved
+
+
+def _coarse_backward(precision, saved, gradient):
     x, y = saved
-    return _bfloat16_product(gradient, y.T), _bfloat16_product(x.T, gradient)
+    gradient = _rounded(gradient, precision)
+    return _multiply(gradient, y.T, precision), _multiply(x.T, gradient, precision)
 
 
-_bfloat16_product.defvjp(_bfloat16_forward, _bfloat16_backward)
+_coarse_product.defvjp(_coarse_forward, _coarse_backward)
 
 
 class LSTM(nn.Module):

@@ -78,7 +78,6 @@ class Trainer:
     ):
         self.vector_env = vector_env
         self._networks = make_networks(network, vector_env.action_shape)
-        self._precision = network.matmul_precision
         self._mesh = Mesh(np.array(devices or jax.devices()), (DEVICES,))
         self._config = _share(ppo, self.num_devices)
         self.adapts_learning_rate = ppo.kl_target is not None
@@ -173,12 +172,6 @@ class Trainer:
 
     @functools.cached_property
     def _iterate(self):
-        platform = self._mesh.devices.flat[0].platform
-        if self._precision == "tensorfloat32" and platform == "cpu":
-            raise ValueError(
-                "network.matmul_precision: a CPU has no tensorfloat32, choose float32 "
-                "or bfloat16"
-            )
         spec = self._learner_spec()
         iterate = self._on_all_devices(
             self._iterate_one_device, (spec,), (spec, PartitionSpec())

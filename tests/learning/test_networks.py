@@ -156,22 +156,28 @@ def test_value_network_gives_one_number_and_its_own_memory_kind():
     assert values.shape == (STEPS,)
 
 
-def rounded(x):
-    """The nearest bfloat16 values (ties are not met), by their bits."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return ((bits + 0x8000) & 0xFFFF0000).view(np.float32).astype(np.float64)
-
-
-def test_bfloat16_rounds_the_operands_of_every_product_and_nothing_else():
+@pytest.mark.parametrize(
+    ("precision", "bits", "error"), [("bfloat16", 8, 1e-2), ("tensorfloat32", 11, 1e-3)]
+)
+def test_the_operands_of_every_product_are_rounded_and_nothing_else(
+    precision, bits, error
+):
     x, y, weight = normal(1, 4, 3, 50), normal(2, 50, 6), normal(3, 4, 3, 6)
+    dropped = 24 - bits
+
+    def rounded(x):
+        """The nearest values of so many bits (ties are not met)."""
+        whole = np.ascontiguousarray(x, np.float32).view(np.uint32)
+        half, kept = np.uint32(1 << (dropped - 1)), np.uint32(2**32 - (1 << dropped))
+        return ((whole + half) & kept).view(np.float32).astype(np.float64)
 
     def weighted(x, y):
-        return (weight * networks.product(x, y, "bfloat16")).sum()
+        return (weight * networks.product(x, y, precision)).sum()
 
-    result = networks.product(x, y, "bfloat16")
+    result = networks.product(x, y, precision)
     exact = rounded(x) @ rounded(y)
     np.testing.assert_allclose(result, exact, rtol=1e-5, atol=1e-5)
-    assert np.abs(exact - np.asarray(x, np.float64) @ np.asarray(y)).max() > 1e-2
+    assert np.abs(exact - np.asarray(x, np.float64) @ np.asarray(y)).max() > error
     assert result.dtype == jnp.float32
     of_x, of_y = jax.grad(weighted, (0, 1))(x, y)
     expected = rounded(weight) @ rounded(y).T
@@ -180,7 +186,7 @@ def test_bfloat16_rounds_the_operands_of_every_product_and_nothing_else():
     np.testing.assert_allclose(of_y, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "tensorfloat32", "bfloat16"])
 def test_weights_and_their_gradients_stay_float32(precision):
     config = NetworkConfig(hidden=8, memory=UNITS, matmul_precision=precision)
     policy, _, _ = make_networks(config, (20, 11))

@@ -258,17 +258,10 @@ def test_a_minibatch_must_be_dealt_evenly_to_the_devices():
         Trainer(AutoReset(Memory(), 4), NETWORK, ppo, devices=jax.devices() * 2)
 
 
-def test_a_cpu_does_not_pretend_to_train_in_tensorfloat32():
-    network = NetworkConfig(hidden=8, memory=8, matmul_precision="tensorfloat32")
-    trainer = Trainer(AutoReset(Memory(), ENVS), network, PPO)
-    learner = trainer.init(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"network\.matmul_precision: a CPU has no"):
-        trainer.iterate(learner)
-
-
-def test_experience_is_replayed_in_the_precision_that_acted():
+@pytest.mark.parametrize("precision", ["bfloat16", "tensorfloat32"])
+def test_experience_is_replayed_in_the_precision_that_acted(precision):
     """Rates of 0 leave the policy as it acted: ratio 1, whatever was rounded."""
-    network = NetworkConfig(hidden=8, memory=8, matmul_precision="bfloat16")
+    network = NetworkConfig(hidden=8, memory=8, matmul_precision=precision)
     ppo = replace(PPO, learning_rate=0.0)
     coarse, exact = (
         Trainer(AutoReset(Memory(), ENVS), n, ppo)
@@ -292,7 +285,7 @@ def test_experience_is_replayed_in_the_precision_that_acted():
         for trainer in (coarse, exact)
     ]
     assert kl[0] < 1e-9, kl
-    assert kl[1] > 1e-7, kl
+    assert kl[1] > 1e-8, kl
 
 
 def replayed(trainer, learner, experience):
