@@ -82,8 +82,8 @@ class GoalConfig:
     """'near': smallest and, at the start, largest turn to a goal [rad]."""
     widening: float = 0.0
     """'near': an environment's largest turn grows by this [rad] with every goal that it
-    meets, up to pi; 0 keeps it at the upper of ``angles``, in a run that continues a
-    curriculum, too."""
+    meets, up to pi; 0 keeps it where it is: at the upper of ``angles``, or where the
+    run that is continued had it."""
     narrowing: float = 0.0
     """'near': and shrinks by this [rad] with every episode that ends without one, down
     to the upper of ``angles``. In balance, with m goals per episode on average, about

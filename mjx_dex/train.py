@@ -379,6 +379,7 @@ def _continued(source: Source, config: Config, trainer: Trainer) -> Learner:
 def shape_differences(there: Config, here: Config) -> list[str]:
     """Values that networks' shapes depend on, where two configurations differ."""
     shaping = ("network.", "task.policy_inputs", "task.action_bins")
+    here = replace(here, **{"network.matmul_precision": there.network.matmul_precision})
     return [x for x in settings.differences(there, here) if x.startswith(shaping)]
 
 

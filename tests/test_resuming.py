@@ -330,15 +330,3 @@ def test_what_becomes_of_another_learning_rate_is_said(native, tmp_path, capsys)
     said = capsys.readouterr().err
     assert f"learning rate: {before:.3g} before, 1e-05 from now on" in said
     assert learned(run)["learning_rate"] == np.float32(1e-5)
-
-
-def test_a_curriculum_that_is_switched_off_gives_the_goals_that_are_asked_for(
-    native, tmp_path
-):
-    run = tmp_path / "run"
-    arguments = ["--from-run", str(native), "--run-dir", str(run)]
-    off = ["--task.goal.widening", "0", "--task.goal.angles", "0.45", "0.5"]
-    assert learned(native)["progress.goal_angle_limits"].min() > 0.5
-    assert train.main([*arguments, *off, "--max-env-steps", "0"]) == 0
-    limits = learned(run)["progress.goal_angle_limits"]
-    np.testing.assert_array_equal(limits, np.float32(0.5))

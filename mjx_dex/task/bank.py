@@ -99,8 +99,7 @@ class BankedEnvironments:
         ready, starting, stored, _ = jax.lax.while_loop(
             is_filling, fill, (ready, starting, stored, 0)
         )
-        limits = self.env.continued_angle_limit(progress.goal_angle_limits)
-        worlds = self._deal(ready, deal_key, limits, adaptive)
+        worlds = self._deal(ready, deal_key, progress.goal_angle_limits, adaptive)
         worlds, observation = jax.vmap(self.env.observe)(worlds)
         starting = jax.tree.map(lambda x: x[: self._num_starting], starting)
         state = BankState(worlds, ready, starting, adaptive, stored, key)

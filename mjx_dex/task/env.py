@@ -70,10 +70,6 @@ class HandEnv:
         """Largest turn to a 'near' goal before the curriculum widens it [rad]."""
         return self._task.goal.angles[1]
 
-    def continued_angle_limit(self, limit: jax.Array) -> jax.Array:
-        """See ``goals.continued_angle_limit``."""
-        return goals.continued_angle_limit(limit, self._task.goal)
-
     @property
     def control_period(self) -> float:
         """Time between two control steps [s]."""

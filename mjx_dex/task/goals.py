@@ -38,13 +38,7 @@ def next_angle_limit(
         config: ``widening``, ``narrowing`` and the bounds.
     """
     change = config.widening * met - config.narrowing * failed
-    return continued_angle_limit(limit + change, config)
-
-
-def continued_angle_limit(limit: jax.Array, config: GoalConfig) -> jax.Array:
-    """A limit [rad], of another configuration maybe, as this one allows it."""
-    largest = jnp.pi if config.widening else config.angles[1]
-    return jnp.clip(limit, config.angles[1], largest)
+    return jnp.clip(limit + change, config.angles[1], jnp.pi)
 
 
 def _uniform(key: jax.Array) -> jax.Array:
