@@ -50,15 +50,16 @@ run_bench() { # PARTS
     # What tells most comes first: compiling may leave no time for all.
     local table="--engines warp --envs 8192 32768 16384 --menus all none --repeats 3
         --layers training physics task"
-    local parts=$1
+    local parts=$1 status=0
     [ -z "${OLD:-}" ] || parts=$((parts + 1))
     # shellcheck disable=SC2086
     bench . bench "$(share "$parts")" \
-        ${BENCH_OPTIONS:-$table --precisions tensorfloat32 float32} || return 1
+        ${BENCH_OPTIONS:-$table --precisions tensorfloat32 float32} || status=1
     if [ -n "${OLD:-}" ]; then
         # shellcheck disable=SC2086
-        bench "$OLD" bench_old "$(share "$1")" ${OLD_BENCH_OPTIONS:-$table}
+        bench "$OLD" bench_old "$(share "$1")" ${OLD_BENCH_OPTIONS:-$table} || status=1
     fi
+    return $status
 }
 
 run_solver() { # PARTS
