@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,10 @@ class CheckpointFolder:
     def reading(self, unread: tuple[str, ...] = ()):
         """The latest checkpoint's step, and the shapes of its items by name.
 
-        What fails within is a CheckpointError; of items that are ``unread``, nothing
-        does.
+        What fails within is a CheckpointError.
+
+        Args:
+            unread: items that are not needed: they are left out, damaged or not.
         """
         step = self.latest()
         if step is None:
@@ -129,7 +132,8 @@ def _metadata(path: Path):
     return ocp.StandardCheckpointHandler().metadata(path).tree
 
 
-def _checksums(folder: Path, unread: tuple[str, ...] = ()) -> dict[str, str]:
+def _checksums(folder: Path, unchecked: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint, but of items that are unchecked."""
     files = {
         str(path.relative_to(folder)): path
         for path in sorted(folder.rglob("*"))
@@ -138,7 +142,7 @@ def _checksums(folder: Path, unread: tuple[str, ...] = ()) -> dict[str, str]:
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()
         for name, path in files.items()
-        if _item(name) not in unread
+        if _item(name) not in unchecked
     }
 
 
@@ -155,17 +159,18 @@ def _check_files(
     Args:
         folder: of a checkpoint.
         optional: items that may be missing as a whole.
-        unread: items that nobody asks for.
+        unread: items that are not needed, and may be damaged.
     """
     if not (folder / CHECKSUMS).exists():
         return  # the run was killed just before it wrote them; orbax was done
     written = json.loads((folder / CHECKSUMS).read_text())
-    found = _checksums(folder, unread)
-    left_out = {item for item in optional if not (folder / item).exists()}
+    left_out = (item for item in optional if not (folder / item).exists())
+    unchecked = {*unread, *left_out}
+    found = _checksums(folder, unchecked)
     damaged = [
         name
         for name, digest in written.items()
-        if found.get(name) != digest and _item(name) not in {*left_out, *unread}
+        if _item(name) not in unchecked and found.get(name) != digest
     ]
     if not damaged:
         return

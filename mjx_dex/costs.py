@@ -260,16 +260,17 @@ def _started(config: Config):
 
 
 def recorded_inputs(config: Config):
-    """What training asks of physics.
+    """Engine inputs of one training iteration.
 
     Returns:
         [horizon, num_envs, ...] arguments of ``Engine.step``, and the number of
-        environments that the others are copies of: the first ones.
+        original environments: those come first, and all others are copies of them.
     """
     return _started(config)[1], config.num_envs // _copies(config)
 
 
 def _totals(config: Config) -> dict[str, int]:
+    """Values of the configuration that count environments."""
     return {
         "num_envs": config.num_envs,
         "bank.size": config.bank.size,
@@ -278,6 +279,7 @@ def _totals(config: Config) -> dict[str, int]:
 
 
 def _copies(config: Config) -> int:
+    """Environments in place of each original one, at most ``FEW`` being originals."""
     return math.gcd(max(config.num_envs // FEW, 1), *_totals(config).values())
 
 

@@ -244,7 +244,7 @@ def train(config: Config, run_dir: Path, command: TrainCommand, started: float) 
             learner, metrics = trainer.iterate(learner)
             metrics = jax.device_get(metrics)
             if command.resume and iteration == begun_at:
-                record(config, run_dir, line)  # what it was given does work
+                record(config, run_dir, line)  # not before these values work
             iteration += 1
             env_steps += trainer.steps_per_iteration
             check_finite(metrics, iteration)
@@ -311,17 +311,17 @@ def with_learning_rate(learner: Learner, config: Config, before: Config) -> Lear
         config: of the run.
         before: of what it continues.
     """
-    asked, rate = config.ppo.learning_rate, float(learner.learning_rate)
+    configured, rate = config.ppo.learning_rate, float(learner.learning_rate)
     if config.ppo.kl_target is None:
-        if not np.isclose(asked, rate):
-            log.info("learning rate: %.3g before, %.3g from now on", rate, asked)
-        rate = jnp.full_like(learner.learning_rate, asked)
+        if not np.isclose(configured, rate):
+            log.info("learning rate: %.3g before, %.3g from now on", rate, configured)
+        rate = jnp.full_like(learner.learning_rate, configured)
         return learner.replace(learning_rate=rate)
-    if asked != before.ppo.learning_rate and not np.isclose(asked, rate):
+    if configured != before.ppo.learning_rate and not np.isclose(configured, rate):
         log.info(
-            "ppo.learning_rate %.3g is where training begins; this goes on with %.3g, "
+            "ppo.learning_rate %.3g is the initial one; training continues with %.3g, "
             "which follows ppo.kl_target",
-            *(asked, rate),
+            *(configured, rate),
         )
     return learner
 

@@ -117,6 +117,27 @@ def test_a_step_that_fails_does_not_keep_others_from_being_written_down(checkout
     assert "| solver |" not in page
 
 
+def test_a_step_that_hangs_is_ended_in_time_to_write_results(checkout, tmp_path):
+    """Of 0.8 minutes 45 seconds are kept for what comes after the steps."""
+    python = tmp_path / "python"
+    hang = 'case "$*" in "-m mjx_dex.bench"*) exec sleep 300 ;; esac'
+    python.write_text(f'#!/bin/bash\n{hang}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    page = checkout / "docs/results.md"
+    page.write_text("<!-- gpu_run: begin -->\nold\n<!-- gpu_run: end -->\n")
+    done = subprocess.run(
+        ["scripts/gpu_run.sh", "0.8", "runs/hangs"],
+        cwd=checkout,
+        env=os.environ | {"PYTHON": str(python), "STEPS": "bench"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert "error: failed: bench" in done.stderr
+    assert "scripts/gpu_run.sh 0.8 runs/hangs" in page.read_text()
+
+
 def test_what_is_run_without_options_can_be_parsed():
     """On a GPU the script's own options are taken, which no other test does."""
     script = (ROOT / "scripts/gpu_run.sh").read_text()

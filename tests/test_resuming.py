@@ -317,7 +317,7 @@ def test_what_becomes_of_another_learning_rate_is_said(native, tmp_path, capsys)
     said, rate = to("steered", "--ppo.learning-rate", "1e-5")
     assert rate == before
     assert (
-        f"ppo.learning_rate 1e-05 is where training begins; this goes on with "
+        "ppo.learning_rate 1e-05 is the initial one; training continues with "
         f"{before:.3g}, which follows ppo.kl_target"
     ) in said
     said, rate = to("fixed", "--ppo.learning-rate", "1e-5", "--ppo.kl-target", "None")

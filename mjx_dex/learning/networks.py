@@ -43,7 +43,7 @@ def _coarse_product(x: jax.Array, y: jax.Array, precision: Precision) -> jax.Arr
 
 
 def _rounded(x: jax.Array, precision: Precision) -> jax.Array:
-    """Rounded here, for a CPU ignores what JAX's presets ask of it without a word."""
+    """Operands as tensor cores see them. A CPU silently ignores JAX's presets."""
     if precision == "bfloat16":
         return x.astype(jnp.bfloat16)
     to_11_bits = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=10)
