@@ -92,7 +92,7 @@ class BenchCommand(Config):
     repeats: int = 5
     """Timed runs of each row, fewer where they are long; the median is printed."""
     max_minutes: float | None = None
-    """Rows that would not be done by then are left out, and said to be."""
+    """Time limit: rows that would take longer are left out and listed."""
     roofline: bool = False
     """Set physics against the device's limits, too; mjx compiles for half a minute."""
     profile: Path | None = None

@@ -1,8 +1,8 @@
-"""``python -m mjx_dex.solver``: solver settings and buffers, gains and costs.
+"""``python -m mjx_dex.solver``: speed and accuracy of solver settings and buffers.
 
-Every variant steps the same recorded states by a control step, in turns with the
-settings as configured. What it makes of them is set against MuJoCo's C engine: how far
-joints and object end from where they end there, and how deep contacts are.
+Every variant advances the same recorded states by one control step, in turns with the
+configured settings. The results are compared with MuJoCo's C engine: the distance of
+joints and object from their positions there, and the penetration of contacts.
 """
 
 import copy
@@ -75,7 +75,7 @@ class SolverCommand(Config):
     repeats: int = 5
     """Timed runs of each variant, each beside one of the baseline."""
     max_minutes: float = float("inf")
-    """Variants that would not be begun by then are left out, and said to be."""
+    """Time limit: variants that have not begun by then are left out and listed."""
     json: Path = Path("solver.json")
     """The table is saved to this file."""
 
