@@ -367,9 +367,9 @@ def _row(
     if timed.calls:
         use = WarpUse(
             calls_per_step=timed.calls / (len(timed.seconds) * config.ppo.horizon),
-            bytes_per_step=engine.bytes_per_environment,
-            captures=engine.captures,
-            memory_per_environment=engine.memory_per_environment(),
+            bytes_per_step=engine.batches.bytes_per_environment,
+            captures=engine.batches.captures,
+            memory_per_environment=engine.batches.memory_per_environment(),
         )
     return Row(
         engine=config.engine,
@@ -420,7 +420,7 @@ def _timed(call: Callable, repeats: int, engine) -> Timed:
 
 
 def _calls(engine) -> int:
-    return engine.calls if engine.name == "warp" else 0
+    return engine.batches.calls if engine.name == "warp" else 0
 
 
 def _process_seconds() -> float | None:

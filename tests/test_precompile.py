@@ -32,7 +32,7 @@ class NamingCompiler(precompile.Compiler):
 def named(engine, count, folder):
     """Modules that are needed for so many environments."""
     compiler = NamingCompiler(folder)
-    batch = engine.make_batch("cpu", count, substeps=1)
+    batch = engine.batches.make("cpu", count, substeps=1)
     with compiler.instead_of_launches():
         batch.advance()
     return set(compiler.modules)
@@ -48,7 +48,7 @@ def test_every_kernel_that_is_launched_is_compiled(engine, tmp_path, monkeypatch
 
     compiled = named(engine, 3, tmp_path)
     monkeypatch.setattr(warp.Module, "load", note)
-    engine.make_batch("cpu", 3, substeps=1).advance()
+    engine.batches.make("cpu", 3, substeps=1).advance()
     assert len(loaded) > 20
     assert compiled == loaded
 

@@ -110,15 +110,15 @@ def test_equals_mjx_with_warp(step, hand, randomized):
 
 
 def test_one_call_steps_all_environments_through_a_control_step(engine, step, hand):
-    model, calls = hand.model, engine.calls
+    model, calls = hand.model, engine.batches.calls
     for _ in range(3):
         jax.block_until_ready(step(*resting(hand, 3)))
-    assert engine.calls == calls + 3
+    assert engine.batches.calls == calls + 3
     state = model.nq + 2 * model.nv
     parameters = jax.tree.leaves(nominal_parameters(model))
     given = sum(x.size for x in parameters) + state + 20 + 3 + SUBSTEPS
-    assert engine.bytes_per_environment == 4 * (given + state + 1)
-    assert engine.captures == 0  # on a CPU there is no graph
+    assert engine.batches.bytes_per_environment == 4 * (given + state + 1)
+    assert engine.batches.captures == 0  # on a CPU there is no graph
 
 
 def test_any_number_of_environments_in_one_process(engine, step, randomized):
@@ -139,9 +139,9 @@ def test_vmap_of_vmap_is_one_call(engine, step, randomized):
     parameters, state, ctrl, force, timesteps = randomized
     states = jax.tree.map(lambda x: jnp.stack([x, x[::-1]], 1), state)
     inner = jax.vmap(engine.step, (None, 0, None, None, None))
-    calls = engine.calls
+    calls = engine.batches.calls
     nested, _ = jax.jit(jax.vmap(inner))(parameters, states, ctrl, force, timesteps)
-    assert engine.calls == calls + 1
+    assert engine.batches.calls == calls + 1
     assert nested.qpos.shape == (3, 2, state.qpos.shape[-1])
     plain, _ = step(parameters, state, ctrl, force, timesteps)
     np.testing.assert_array_equal(nested.qpos[:, 0], plain.qpos)
@@ -179,16 +179,31 @@ def test_a_solver_at_its_limit_loses_no_contacts(hand):
     np.testing.assert_array_equal(overflow, [0, 0])
 
 
-def test_an_engine_that_is_dropped_gives_its_memory_back(hand):
+def test_programs_run_to_their_end_without_their_engine(hand):
+    """Python goes on while they run, and often lets go of the engine meanwhile."""
     engine = make_engine("warp", hand, CONFIG)
-    step = jax.jit(jax.vmap(engine.step))
     arguments = resting(hand, 2)
+    program = jax.jit(jax.vmap(engine.step)).lower(*arguments).compile()
+    there = program(*arguments)
+    batches = weakref.ref(engine.batches)
+    del engine
+    gc.collect()
+    jax.tree.map(np.testing.assert_array_equal, program(*arguments), there)
+    assert batches() is not None
+
+
+def test_a_dropped_engine_gives_its_memory_back_when_the_next_is_made(hand):
+    engine = make_engine("warp", hand, CONFIG)
+    arguments = resting(hand, 2)
+    step = jax.jit(jax.vmap(engine.step))
     program = step.lower(*arguments).compile()
-    program(*arguments)
-    (batch,) = (weakref.ref(batch) for batch in engine._batches.values())
-    assert engine.memory_per_environment() > 10_000
+    last = program(*arguments)
+    assert engine.batches.memory_per_environment() > 10_000
+    (batch,) = (weakref.ref(batch) for batch in engine.batches._batches.values())
     del engine, step
     gc.collect()
+    make_engine("warp", hand, CONFIG)
+    assert all(array.is_ready() for array in jax.tree.leaves(last))
     assert batch() is None
     with pytest.raises(Exception, match="engine of this program"):
         jax.block_until_ready(program(*arguments))
@@ -216,7 +231,7 @@ for _ in range(5):
     one, _ = here(arguments[0], one, *arguments[2:])
     two, _ = both(arguments[0], two, *arguments[2:])
 np.testing.assert_array_equal(one.qpos, two.qpos)
-print(engine.calls, "calls")
+print(engine.batches.calls, "calls")
 """
 
 
@@ -265,7 +280,7 @@ def pretended_gpus(monkeypatch):
 def lower(engine, arguments, platform="cuda"):
     """As for a machine of another kind: MuJoCo Warp is prepared, nothing runs."""
     traced = jax.jit(jax.vmap(engine.step)).trace(*arguments)
-    assert engine.captures == 0
+    assert engine.batches.captures == 0
     return traced.lower(lowering_platforms=(platform,))
 
 
@@ -274,11 +289,11 @@ def test_graphs_are_captured_before_the_program_runs(pretended_gpus, hand, step)
     engine = make_engine("warp", hand, CONFIG)
     arguments = resting(hand, 2)
     lower(engine, arguments)
-    assert (engine.captures, engine.calls) == (1, 0)
-    assert list(engine._batches) == [("cpu", 2, SUBSTEPS)]
+    assert (engine.batches.captures, engine.batches.calls) == (1, 0)
+    assert list(engine.batches._batches) == [("cpu", 2, SUBSTEPS)]
     assert not warp_engine.CALLBACK_LOCK.locked()
     stepped, _ = jax.jit(jax.vmap(engine.step))(*arguments)  # with that graph
-    assert (engine.captures, engine.calls) == (1, 1)
+    assert (engine.batches.captures, engine.batches.calls) == (1, 1)
     np.testing.assert_array_equal(stepped.qpos, step(*arguments)[0].qpos)
 
 
@@ -286,7 +301,7 @@ def test_a_capture_is_tried_again(pretended_gpus, hand):
     pretended_gpus += [RuntimeError("error 901")] * 2
     engine = make_engine("warp", hand, CONFIG)
     lower(engine, resting(hand, 1))
-    assert (pretended_gpus, engine.captures) == ([], 1)
+    assert (pretended_gpus, engine.batches.captures) == ([], 1)
 
 
 def test_a_capture_that_always_fails_is_one_clear_error(pretended_gpus, hand):
@@ -295,7 +310,7 @@ def test_a_capture_that_always_fails_is_one_clear_error(pretended_gpus, hand):
     with pytest.raises(CaptureError, match=r"3 times.*--engine mjx: error 901"):
         lower(engine, resting(hand, 1))
     assert len(pretended_gpus) == 2
-    assert engine.captures == 0
+    assert engine.batches.captures == 0
 
 
 def test_a_gpu_that_warp_cannot_use_is_one_line(hand, monkeypatch):
@@ -303,7 +318,7 @@ def test_a_gpu_that_warp_cannot_use_is_one_line(hand, monkeypatch):
     monkeypatch.setattr(warp, "is_cuda_available", lambda: False)
     engine = make_engine("warp", hand, CONFIG)
     with pytest.raises(CaptureError, match=r"driver of R580.*\+cu12.*--engine mjx"):
-        engine.prepare(2, SUBSTEPS)
+        engine.batches.prepare(2, SUBSTEPS)
 
 
 @pytest.mark.parametrize("fails", [False, True])

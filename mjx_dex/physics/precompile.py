@@ -72,7 +72,7 @@ def run(command: PrecompileCommand) -> None:
     compiler, started = Compiler(command.out, arch), time.monotonic()
     for count in sizes(config, command.devices, command.batches):
         print(f"{count} environments", flush=True)
-        batch = make_engine("warp", hand, config.physics).make_batch("cpu", count, 1)
+        batch = make_engine("warp", hand, config.physics).batches.make("cpu", count, 1)
         with compiler.instead_of_launches():
             batch.advance()
     physics = config.physics

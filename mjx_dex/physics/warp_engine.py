@@ -5,6 +5,7 @@ is copied into them, and its new state out of them; between the two, one CUDA gr
 holds all of its physics steps.
 """
 
+import contextlib
 import dataclasses
 import gc
 import inspect
@@ -66,24 +67,20 @@ class WarpEngine:
     """MuJoCo Warp, called by compiled programs.
 
     From JAX's side a step is a pure function: whatever stays on the device between
-    calls is overwritten from the arguments. An engine must live as long as the
-    programs that call it; what it keeps on devices is freed with it.
+    calls is overwritten from the arguments. Programs run on after Python let go of
+    them: what an engine keeps on devices is freed when the next engine is made.
     """
 
     name = "warp"
 
     def __init__(self, hand: Hand, config: PhysicsConfig):
         check_buffers(config)
-        self.calls, self.captures = 0, 0
-        """Calls by programs, and CUDA graphs that were captured, so far."""
-        self.bytes_per_environment = 0
-        """Bytes that the latest call took and returned for each environment."""
-        self._model, self._config = hand.model, config
-        self._batches: dict[tuple[str, int, int], Batch] = {}
-        self._number = next(_numbers)
-        _engines[self._number] = self
-        # JAX caches what it traced: that must not keep the engine's memory.
-        self._step_batch = _batching(weakref.WeakMethod(self._call))
+        _free_dropped()
+        self.batches = Batches(hand.model, config)
+        number = next(_numbers)
+        _batches[number] = self.batches
+        weakref.finalize(self, _dropped.append, number)
+        self._step_batch = _batching(partial(_step_batch, number))
 
     def step(self, parameters, state, ctrl, force, timesteps):
         """See ``Engine.step``."""
@@ -91,24 +88,22 @@ class WarpEngine:
         stepped = self._step_batch(*jax.tree.map(lambda x: x[None], arguments))
         return jax.tree.map(lambda x: x[0], stepped)
 
+
+class Batches:
+    """What an engine keeps on devices, for each number of environments."""
+
+    def __init__(self, model: mujoco.MjModel, config: PhysicsConfig):
+        self.calls, self.captures = 0, 0
+        """Calls by programs, and CUDA graphs that were captured, so far."""
+        self.bytes_per_environment = 0
+        """Bytes that the latest call took and returned for each environment."""
+        self._model, self._config = model, config
+        self._batches: dict[tuple[str, int, int], Batch] = {}
+
     def memory_per_environment(self) -> float:
         """Bytes that stay on devices between calls, after a first one."""
         batches = self._batches.items()
         return sum(x.bytes() for _, x in batches) / sum(key[1] for key, _ in batches)
-
-    def _call(self, parameters: PhysicsParameters, state, ctrl, force, timesteps):
-        """``Engine.step`` of a batch: all arrays have a first axis of environments."""
-        count = len(timesteps)
-        timesteps = _prepare.bind(timesteps, engine=self._number)
-        arrays = vars(parameters) | vars(parameters.derived) | vars(state)
-        arrays |= {"ctrl": ctrl, "force": force, "timesteps": timesteps}
-        shapes = {f"new_{name}": arrays[name].shape for name in STATE_FIELDS}
-        *stepped, overflow = _callable()(
-            self._number,
-            *(arrays[n].reshape(count, math.prod(arrays[n].shape[1:])) for n in INPUTS),
-            output_dims=shapes | {"overflow": (count,)},
-        )
-        return PhysicsState(*stepped), overflow
 
     def prepare(self, count: int, substeps: int) -> None:
         """Make what this process's GPUs need for a number of environments.
@@ -131,12 +126,12 @@ class WarpEngine:
                 if key not in self._batches:
                     # A callback would change warp's current stream meanwhile.
                     with CALLBACK_LOCK:
-                        batch = self.make_batch(*key)
+                        batch = self.make(*key)
                         batch.capture()
                     self._batches[key] = batch
                     self.captures += 1
 
-    def make_batch(self, device: str, count: int, substeps: int) -> "Batch":
+    def make(self, device: str, count: int, substeps: int) -> "Batch":
         """What ``count`` environments need on one of warp's devices."""
         return Batch(self._model, self._config, wp.get_device(device), count, substeps)
 
@@ -158,31 +153,56 @@ class WarpEngine:
                     f"MuJoCo Warp: {device.alias} was not prepared for {key[1]} "
                     "environments: another process lowered this program"
                 )
-            self._batches[key] = self.make_batch(*key)
+            self._batches[key] = self.make(*key)
         self.calls += 1
         crossing = sum(_bytes(array) for array in (*inputs.values(), *outputs))
         self.bytes_per_environment = crossing // key[1]
         self._batches[key].step(inputs, outputs)
 
 
-_engines: weakref.WeakValueDictionary[int, WarpEngine] = weakref.WeakValueDictionary()
-"""By number, for warp keeps every function that it ever gave to JAX."""
+_batches: dict[int, Batches] = {}
+"""Of engines, by number, for warp keeps every function that it ever gave to JAX."""
+_dropped: list[int] = []
+"""Numbers of engines that nobody has any more; programs may still call them."""
 _numbers = itertools.count()
 _prepare_lock = threading.Lock()
+
+
+def _find(number: int) -> Batches:
+    if number not in _batches:
+        raise RuntimeError(
+            "MuJoCo Warp: the engine of this program is gone; it must be kept as long "
+            "as the program is called"
+        )
+    return _batches[number]
+
+
+def _free_dropped() -> None:
+    """Give back what dropped engines kept, once no program steps with it."""
+    if not _dropped:
+        return
+    for array in jax.live_arrays():
+        # What went wrong in its program is told to whoever reads the array.
+        with contextlib.suppress(Exception):
+            array.block_until_ready()
+    wp.synchronize()
+    while _dropped:
+        del _batches[_dropped.pop()]
+
 
 _prepare = Primitive("prepare_mujoco_warp")
 """Returns its argument, the timesteps; makes what GPUs need when JAX lowers it.
 
 That is when a program's final number of environments is known and nothing of it runs
 yet: in a running program nothing can be compiled for a capture, and XLA disturbs it. On
-a CPU there is nothing to capture: ``WarpEngine.run`` makes what it finds missing.
+a CPU there is nothing to capture: ``Batches.run`` makes what it finds missing.
 """
 _prepare.def_abstract_eval(lambda timesteps, engine: timesteps)
 _prepare.def_impl(lambda x, engine: jax.jit(partial(_prepare.bind, engine=engine))(x))
 
 
 def _lower_on_gpu(context, timesteps, engine):
-    _engines[engine].prepare(*context.avals_in[0].shape)
+    _find(engine).prepare(*context.avals_in[0].shape)
     return [timesteps]
 
 
@@ -199,16 +219,31 @@ mlir.register_lowering(_prepare, lambda _, x, engine: [x], platform="cpu")
 mlir.register_lowering(_prepare, _lower_on_gpu, platform="cuda")
 
 
-def _batching(call: Callable[[], Callable]) -> Callable:
+def _step_batch(number, parameters: PhysicsParameters, state, ctrl, force, timesteps):
+    """``Engine.step`` of a batch: all arrays have a first axis of environments."""
+    count = len(timesteps)
+    timesteps = _prepare.bind(timesteps, engine=number)
+    arrays = vars(parameters) | vars(parameters.derived) | vars(state)
+    arrays |= {"ctrl": ctrl, "force": force, "timesteps": timesteps}
+    shapes = {f"new_{name}": arrays[name].shape for name in STATE_FIELDS}
+    *stepped, overflow = _callable()(
+        number,
+        *(arrays[n].reshape(count, math.prod(arrays[n].shape[1:])) for n in INPUTS),
+        output_dims=shapes | {"overflow": (count,)},
+    )
+    return PhysicsState(*stepped), overflow
+
+
+def _batching(call: Callable) -> Callable:
     """A function of batches: ``vmap`` hands it larger batches, however often.
 
     Args:
-        call: returns what steps one batch, while the engine is there.
+        call: steps one batch.
     """
 
     @custom_vmap
     def step(*arguments):
-        return call()(*arguments)
+        return call(*arguments)
 
     @step.def_vmap
     def step_batches(size, is_batched, *arguments):
@@ -230,14 +265,8 @@ def _callable():
     """The one function that XLA calls, for all engines: warp never forgets any."""
 
     def warp_engine_step(number, *arrays):
-        engine = _engines.get(number)
-        if engine is None:
-            raise RuntimeError(
-                "MuJoCo Warp: the engine of this program is gone; it must be kept as "
-                "long as the program is called"
-            )
         inputs = dict(zip(INPUTS, arrays[: len(INPUTS)], strict=True))
-        engine.run(inputs, arrays[len(INPUTS) :])
+        _find(number).run(inputs, arrays[len(INPUTS) :])
 
     matrix = wp.array2d(dtype=float)
     annotations = {"number": int} | dict.fromkeys(INPUTS, matrix)
@@ -325,7 +354,7 @@ class Batch:
         self._graph = None
 
     def step(self, inputs: dict[str, wp.array], outputs: tuple[wp.array, ...]) -> None:
-        """See ``WarpEngine.run``."""
+        """See ``Batches.run``."""
         for name, target in self._inputs.items():
             if target.size:
                 wp.copy(target, inputs[name])
