@@ -32,6 +32,8 @@ STARTING = 30.0
 """Processes that have not started in this time never will [s]."""
 AFTERWARDS = 1.5
 """For so long after its reaction the hand is watched [s]."""
+QUIET = 1.0
+"""Of that, nothing may move the hand in so long at the end [s]."""
 ATTEMPTS = 10
 """Until the policy does not drop the object before the fault shows."""
 STILL = 1e-3
@@ -55,11 +57,12 @@ class Outcome:
 
     name: str
     reaction: float | None
-    """From the fault to the last command that moved the hand [s]; None: it went on."""
+    """From the fault to the bridge's state and the last command that moved the hand,
+    when it arrived there [s]; None: it went on."""
     reason: str
     """What the bridge or its guard said."""
     moved_afterwards: bool
-    """After that; of a hand that must go on: at the end."""
+    """In the last ``QUIET`` seconds."""
     limit: float | None
 
     @property
@@ -297,21 +300,18 @@ def _watch(stage: Stage, exercise: Exercise, began: float) -> Outcome:
         began = written - time.time() + time.monotonic()
     guards = [line for line in stage.lines if "guard took over" in line]
     moves = _moves(stage, began)
+    last = moves[-1] if moves else began
     if guards:
-        # Its pose is the first that anybody asks for after the silence.
+        # Its pose is one that somebody asks for after the silence.
         silence = 0.0 if "ended" in guards[0] else SILENCE
-        reason = guards[0]
-        end = next((t for t in moves if t >= began + 0.8 * silence), None)
+        reason, end = guards[0], last if last >= began + 0.8 * silence else None
     elif held:
-        reason, end = held[0]["why"], held[0]["monotonic"]
+        reason, end = held[0]["why"], max(held[0]["monotonic"], last)
     else:
         reason, end = "", None
     reaction = None if end is None else max(0.0, end - began)
-    if end is None:
-        later = [t for t in moves if t > time.monotonic() - AFTERWARDS]
-    else:
-        later = [t for t in moves if t > end + 0.1]
-    return Outcome(exercise.name, reaction, reason, bool(later), exercise.limit)
+    moved = last > max(began, time.monotonic() - QUIET)
+    return Outcome(exercise.name, reaction, reason, moved, exercise.limit)
 
 
 def _moves(stage: Stage, since: float) -> list[float]:
