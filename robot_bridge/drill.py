@@ -33,7 +33,7 @@ STARTING = 30.0
 AFTERWARDS = 1.5
 """For so long after its reaction the hand is watched [s]."""
 QUIET = 1.0
-"""Of that, nothing may move the hand in so long at the end [s]."""
+"""Time at the end of an exercise in which nothing may move the hand [s]."""
 ATTEMPTS = 10
 """Until the policy does not drop the object before the fault shows."""
 STILL = 1e-3
@@ -57,12 +57,12 @@ class Outcome:
 
     name: str
     reaction: float | None
-    """From the fault to the bridge's state and the last command that moved the hand,
-    when it arrived there [s]; None: it went on."""
+    """Time from the fault until the bridge has stopped and the last command that moves
+    the hand has reached it [s]; None if it never stopped."""
     reason: str
     """What the bridge or its guard said."""
     moved_afterwards: bool
-    """In the last ``QUIET`` seconds."""
+    """Whether a command moved the hand in the last ``QUIET`` seconds."""
     limit: float | None
 
     @property
@@ -300,17 +300,39 @@ def _watch(stage: Stage, exercise: Exercise, began: float) -> Outcome:
         began = written - time.time() + time.monotonic()
     guards = [line for line in stage.lines if "guard took over" in line]
     moves = _moves(stage, began)
+    return outcome_of(exercise, began, time.monotonic(), moves, held, guards)
+
+
+def outcome_of(
+    exercise: Exercise,
+    began: float,
+    ended: float,
+    moves: list[float],
+    stops: list[dict],
+    guards: list[str],
+) -> Outcome:
+    """Outcome of an exercise, from what was recorded.
+
+    Args:
+        exercise: the fault.
+        began: time of the fault [s].
+        ended: time until which the hand was watched [s].
+        moves: times at which commands that move the hand reached it [s].
+        stops: the bridge's changes to HOLD or LIMP.
+        guards: the guard's messages that it took over.
+    """
     last = moves[-1] if moves else began
     if guards:
-        # Its pose is one that somebody asks for after the silence.
+        # The guard commands a pose, too, and not before the silence.
         silence = 0.0 if "ended" in guards[0] else SILENCE
         reason, end = guards[0], last if last >= began + 0.8 * silence else None
-    elif held:
-        reason, end = held[0]["why"], max(held[0]["monotonic"], last)
+    elif stops:
+        # The pose to hold arrives after the decision, on busy cores much later.
+        reason, end = stops[0]["why"], max(stops[0]["monotonic"], last)
     else:
         reason, end = "", None
     reaction = None if end is None else max(0.0, end - began)
-    moved = last > max(began, time.monotonic() - QUIET)
+    moved = last > max(began, ended - QUIET)
     return Outcome(exercise.name, reaction, reason, moved, exercise.limit)
 
 

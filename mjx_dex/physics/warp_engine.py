@@ -67,8 +67,8 @@ class WarpEngine:
     """MuJoCo Warp, called by compiled programs.
 
     From JAX's side a step is a pure function: whatever stays on the device between
-    calls is overwritten from the arguments. Programs run on after Python let go of
-    them: what an engine keeps on devices is freed when the next engine is made.
+    calls is overwritten from the arguments. A program may still be running when Python
+    frees its engine: memory on devices is therefore freed when the next engine is made.
     """
 
     name = "warp"
@@ -78,7 +78,7 @@ class WarpEngine:
         _free_dropped()
         self.batches = Batches(hand.model, config)
         number = next(_numbers)
-        _batches[number] = self.batches
+        _registry[number] = self.batches
         weakref.finalize(self, _dropped.append, number)
         self._step_batch = _batching(partial(_step_batch, number))
 
@@ -90,7 +90,7 @@ class WarpEngine:
 
 
 class Batches:
-    """What an engine keeps on devices, for each number of environments."""
+    """An engine's memory on devices: one ``Batch`` per device and size."""
 
     def __init__(self, model: mujoco.MjModel, config: PhysicsConfig):
         self.calls, self.captures = 0, 0
@@ -160,34 +160,39 @@ class Batches:
         self._batches[key].step(inputs, outputs)
 
 
-_batches: dict[int, Batches] = {}
-"""Of engines, by number, for warp keeps every function that it ever gave to JAX."""
+_registry: dict[int, Batches] = {}
+"""Batches of each engine, by its number: a program carries the number alone."""
 _dropped: list[int] = []
-"""Numbers of engines that nobody has any more; programs may still call them."""
+"""Numbers of engines that Python has freed; their programs may still be running."""
 _numbers = itertools.count()
 _prepare_lock = threading.Lock()
 
 
 def _find(number: int) -> Batches:
-    if number not in _batches:
+    """Batches of an engine.
+
+    Raises:
+        RuntimeError: if the engine was dropped and another one was made since.
+    """
+    if number not in _registry:
         raise RuntimeError(
-            "MuJoCo Warp: the engine of this program is gone; it must be kept as long "
-            "as the program is called"
+            "MuJoCo Warp: the engine of this program is gone; keep it as long as the "
+            "program is called"
         )
-    return _batches[number]
+    return _registry[number]
 
 
 def _free_dropped() -> None:
-    """Give back what dropped engines kept, once no program steps with it."""
+    """Free the device memory of dropped engines, after all programs have ended."""
     if not _dropped:
         return
     for array in jax.live_arrays():
-        # What went wrong in its program is told to whoever reads the array.
+        # An error of its program is raised where the array is read.
         with contextlib.suppress(Exception):
             array.block_until_ready()
     wp.synchronize()
     while _dropped:
-        del _batches[_dropped.pop()]
+        del _registry[_dropped.pop()]
 
 
 _prepare = Primitive("prepare_mujoco_warp")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from robot_bridge.drill import EXERCISES, run
+from robot_bridge.drill import EXERCISES, QUIET, outcome_of, run
+from robot_bridge.guard import SILENCE
 
 SOCKET = (
     "no joint angles",
@@ -45,3 +46,43 @@ def test_the_hand_is_held_and_stays_so(name, careful_path):
 @pytest.mark.parametrize("name", ROS)
 def test_the_same_through_ros(name, careful_path):
     check(name, careful_path, ros=True)
+
+
+HELD = [{"to": "hold", "why": "no angles", "monotonic": 10.05}]
+
+
+def judged(moves, held=(), guards=(), name="no joint angles"):
+    """Outcome of a fault at 10 s, watched until 12 s."""
+    (exercise,) = [e for e in EXERCISES if e.name == name]
+    return outcome_of(exercise, 10.0, 12.0, list(moves), list(held), list(guards))
+
+
+def test_a_reaction_ends_when_the_pose_to_hold_has_reached_the_hand():
+    assert judged([10.01], HELD).reaction == pytest.approx(0.05)
+    late = judged([10.01, 10.4], HELD)
+    assert late.reaction == pytest.approx(0.4)
+    assert not late.moved_afterwards and not late.is_good  # 400 ms of 150
+    assert judged([10.08], HELD).is_good
+
+
+def test_a_hand_that_moves_to_the_end_has_not_been_stopped():
+    assert judged([10.01, 12.0 - QUIET + 0.01], HELD).moved_afterwards
+    assert not judged([10.01, 12.0 - QUIET - 0.01], HELD).moved_afterwards
+    unnoticed = judged([10.5, 11.9])
+    assert unnoticed.reaction is None and not unnoticed.is_good
+
+
+def test_a_hand_that_must_continue_does_so_to_the_end():
+    name = "messages three times"
+    assert judged([10.5, 11.9], name=name).is_good
+    assert not judged([10.5], name=name).is_good
+    assert not judged([10.5, 11.9], HELD, name=name).is_good
+
+
+def test_the_guard_commands_a_pose_after_the_silence():
+    stopped = ["the guard took over: the bridge was silent"]
+    later = 10.0 + SILENCE
+    assert judged([10.01, later], guards=stopped).reaction == pytest.approx(SILENCE)
+    assert judged([10.01], guards=stopped).reaction is None
+    killed = ["the guard took over: the bridge ended"]
+    assert judged([10.02], guards=killed).reaction == pytest.approx(0.02)
