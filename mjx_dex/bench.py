@@ -24,6 +24,7 @@ from mjx_dex.costs import LAYERS, Engine, Layer, Row
 from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.physics.engine import CaptureError
 from mjx_dex.physics.native import available_cores
+from mjx_dex.ranges import Count, NotNegative
 from mjx_dex.task import with_buffers
 from mjx_dex.train import make_trainer, set_up_process
 
@@ -86,12 +87,12 @@ class BenchCommand(Config):
     configured one."""
     layers: tuple[Layer, ...] = ()
     """Rows to measure of each engine; 'stock' and 'bare' are of native alone."""
-    envs: tuple[int, ...] = ()
+    envs: tuple[Count, ...] = ()
     """Numbers of environments: all layers are measured at the first, physics, task and
     training at the others. The pool of initial states grows along."""
-    repeats: int = 5
+    repeats: Count = 5
     """Timed runs of each row, fewer where they are long; the median is printed."""
-    max_minutes: float | None = None
+    max_minutes: NotNegative | None = None
     """Time limit: rows that would take longer are left out and listed."""
     roofline: bool = False
     """Set physics against the device's limits, too; mjx compiles for half a minute."""

@@ -6,13 +6,46 @@ Attribute docstrings become the command line's ``--help``.
 """
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+from mjx_dex.ranges import (
+    Checked,
+    Count,
+    NotNegative,
+    Positive,
+    Seed,
+    SettingError,
+    Share,
+    check_multiple,
+    check_order,
+    real,
+    whole,
+)
+
+Turn = real(0, math.pi, above=True)
+"""Angle between two orientations [rad]."""
+Place = real(-10, 10)
+"""Coordinate in the world frame [m]."""
+Friction = real(0, 100)
+"""Coefficient."""
+Weight = real(-1e6, 1e6)
+"""Of a term of the reward."""
+Bound = real(1e-6, 1e6)
+"""Bound of a quantity that is never 0."""
+Deviation = real(0, 1e3)
+"""Standard deviation; 0 for none."""
+Units = whole(1, 2**16)
+"""Of a layer."""
+
+SHARE_OF_MINIBATCH = 4
+"""Minibatches in an iteration's transitions, where none other is configured."""
 
 
 @dataclass(frozen=True)
-class HandConfig:
+class HandConfig(Checked):
     """Which Shadow hand."""
 
     calibration: str = "calibrated"
@@ -22,40 +55,40 @@ class HandConfig:
 
 
 @dataclass(frozen=True)
-class ObjectConfig:
+class ObjectConfig(Checked):
     """What the hand turns. The paper gives no dimensions; these are robogym's block."""
 
-    shape: str = "block"
-    """'block', 'prism' (octagonal) or 'sphere'."""
-    size: float = 0.057
+    shape: Literal["block", "prism", "sphere"] = "block"
+    """Kind of object; 'prism' is octagonal."""
+    size: real(0.001, 1) = 0.057
     """Edge of the block, width and length of the prism, diameter of the ball [m]."""
-    mass: float = 0.078
+    mass: real(1e-6, 1e3) = 0.078
     """Mass [kg]."""
-    friction: tuple[float, float, float] = (1.0, 0.005, 0.0001)
+    friction: tuple[Friction, Friction, Friction] = (1.0, 0.005, 0.0001)
     """Sliding [-], torsional and rolling [m] friction; contacts take the larger of
     object and hand."""
-    start_position: tuple[float, float, float] = (1.01, 0.9, 0.21)
+    start_position: tuple[Place, Place, Place] = (1.01, 0.9, 0.21)
     """Where the object is before it falls into the hand [m], world frame."""
 
 
 @dataclass(frozen=True)
-class PhysicsConfig:
+class PhysicsConfig(Checked):
     """Time and solver. The solver's figures are measured in docs/physics.md."""
 
-    timestep: float = 0.008
+    timestep: real(1e-5, 0.1) = 0.008
     """One physics step [s] (appendix C.1)."""
-    substeps: int = 10
+    substeps: whole(1, 1000) = 10
     """Physics steps in one control step (appendix C.1: 10 x 8 ms)."""
-    iterations: int = 20
+    iterations: whole(1, 1000) = 20
     """At most so many Newton iterations in one physics step (robogym)."""
-    ls_iterations: int = 20
+    ls_iterations: whole(1, 1000) = 20
     """At most so many line-search iterations in one Newton iteration."""
-    threads: int = 0
+    threads: whole(0, 4096) = 0
     """Threads of the native engine; 0 takes one for each CPU core."""
-    max_contacts: int | None = None
+    max_contacts: whole(1, 2**20) | None = None
     """Contacts a world can hold on warp and mjx; more are dropped and counted. None:
     half more than are seen when this configuration is played at random."""
-    max_constraints: int | None = None
+    max_constraints: whole(1, 2**20) | None = None
     """Constraint rows a world can hold on warp; more are dropped and counted. None: as
     above."""
 
@@ -66,181 +99,241 @@ class PhysicsConfig:
 
 
 @dataclass(frozen=True)
-class GoalConfig:
+class GoalConfig(Checked):
     """Which orientations are asked for, and when one is met."""
 
     distribution: Literal["uniform", "face_up", "near"] = "uniform"
     """'uniform': any orientation; 'face_up': a face up, any heading (robogym);
     'near': a turn about a random axis, drawn from ``angles``."""
-    tolerance: float = 0.4
+    tolerance: Turn = 0.4
     """A goal is met when the remaining turn is smaller than this [rad] (C.1)."""
-    seconds: float = 8.0
+    seconds: real(0, 1e6, above=True) = 8.0
     """An episode is cut when a goal is not met in this time [s] (C.1)."""
-    count: int = 50
+    count: whole(1, 10**6) = 50
     """An episode is complete after so many goals (C.1)."""
-    angles: tuple[float, float] = (0.45, 0.8)
-    """'near': smallest and, at the start, largest turn to a goal [rad]."""
-    widening: float = 0.0
+    angles: tuple[Turn, Turn] = (0.45, 0.8)
+    """'near': smallest and, at the start, largest turn to a goal [rad]. The smallest is
+    above ``tolerance``: no goal is met as soon as it is set."""
+    widening: real(0, math.pi) = 0.0
     """'near': an environment's largest turn grows by this [rad] with every goal that it
     meets, up to pi; 0 keeps it where it is: at the upper of ``angles``, or where the
     run that is continued had it."""
-    narrowing: float = 0.0
+    narrowing: real(0, math.pi) = 0.0
     """'near': and shrinks by this [rad] with every episode that ends without one, down
     to the upper of ``angles``. In balance, with m goals per episode on average, about
     one episode in 1 + m ends without a goal: m (1 + m) = narrowing / widening."""
 
+    def validate(self):
+        """See ``Checked``."""
+        smallest, largest = self.angles
+        if smallest > largest:
+            raise SettingError(
+                "angles", f"({smallest:g}, {largest:g}) must have the smallest first"
+            )
+        if self.distribution == "near" and smallest <= self.tolerance:
+            raise SettingError(
+                "angles",
+                f"begin at {smallest:g}, where goals are met as soon as they are set: "
+                f"they must begin above tolerance ({self.tolerance:g})",
+            )
+
 
 @dataclass(frozen=True)
-class RewardConfig:
+class RewardConfig(Checked):
     """Weights of what is rewarded (appendix C.1; those that are 0 are not in it)."""
 
-    progress: float = 1.0
+    progress: Weight = 1.0
     """Of the angle gained in a control step [rad]."""
-    success: float = 5.0
+    success: Weight = 5.0
     """When a goal is met."""
-    drop: float = -20.0
+    drop: Weight = -20.0
     """When the object is dropped."""
-    timeout: float = 0.0
+    timeout: Weight = 0.0
     """When an episode is cut because a goal took too long."""
-    closeness: float = 0.0
+    closeness: Weight = 0.0
     """Of 1 / (angle to the goal [rad] + 0.1), every control step (IsaacGymEnvs)."""
-    distance: float = 0.0
+    distance: Weight = 0.0
     """Of how far the object is from where it fell into the hand, horizontally [m],
     every control step."""
-    effort: float = 0.0
+    effort: Weight = 0.0
     """Of the mean square of the smoothed action, every control step."""
 
 
+Input = Literal[
+    "fingertips",
+    "object_position",
+    "relative_orientation",
+    "object_orientation",
+    "goal_orientation",
+    "joint_angles",
+    "joint_velocities",
+    "object_velocity",
+    "object_angular_velocity",
+]
+"""Observation of a network (Table 2)."""
+
+
 @dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Checked):
     """The paper's block-turning task (appendix C.1)."""
 
     goal: GoalConfig = GoalConfig()
     reward: RewardConfig = RewardConfig()
-    action_bins: int | None = 11
+    action_bins: whole(2, 1001) | None = 11
     """Bins per action coordinate, evenly spaced over [-1, 1]; None: any number, from a
     Gaussian policy, clipped to that range."""
     action_targets: Literal["relative", "absolute"] = "relative"
     """Whether an action of 0 asks for the present joint angle (C.1) or for the middle
     of the actuator's range."""
-    action_smoothing: float = 0.3
+    action_smoothing: real(0, 1, below=True) = 0.3
     """Weight on the past in the moving average of actions, per control step."""
-    drop_height: float = 0.04
+    drop_height: Place = 0.04
     """The object is dropped when its centre is below this height [m] (robogym)."""
-    start_steps: int = 100
+    start_steps: whole(0, 10**5) = 100
     """Control steps of random actions before an episode begins (C.1)."""
     locked_wrist: bool = False
     """Servo the wrist's pitch joint (WRJ0) to 0: the paper's fine-tuned variant."""
-    policy_inputs: tuple[str, ...] = (
+    policy_inputs: tuple[Input, ...] = (
         "fingertips",
         "object_position",
         "relative_orientation",
     )
     """What the policy sees: Table 2. Any of the value network's inputs may be added."""
 
+    def validate(self):
+        """See ``Checked``."""
+        if not self.policy_inputs:
+            raise SettingError(
+                "policy_inputs", "is empty; the policy must see something"
+            )
+        for k, name in enumerate(self.policy_inputs):
+            if name in self.policy_inputs[:k]:
+                raise SettingError(f"policy_inputs[{k}]", f"repeats {name}")
+
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Checked):
     """Evenly between two bounds."""
 
-    low: float
-    high: float
+    low: Bound
+    high: Bound
+
+    def validate(self):
+        """See ``Checked``."""
+        check_order(self.low, self.high)
 
 
 @dataclass(frozen=True)
-class LogUniform:
+class LogUniform(Checked):
     """Evenly between two bounds, in the logarithm."""
 
-    low: float
-    high: float
+    low: Bound
+    high: Bound
+
+    def validate(self):
+        """See ``Checked``."""
+        check_order(self.low, self.high)
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(Checked):
     """Gaussian around 0."""
 
-    deviation: float
+    deviation: Deviation
 
 
 @dataclass(frozen=True)
-class SensorDeviations:
+class SensorDeviations(Checked):
     """Standard deviations of Gaussian errors of what is measured (Table 7)."""
 
-    fingertips: float
+    fingertips: Deviation
     """Each coordinate [m]."""
-    object_position: float
+    object_position: Deviation
     """Each coordinate [m]."""
-    object_orientation: float
+    object_orientation: Deviation
     """Turn about a random axis [rad]."""
 
 
 @dataclass(frozen=True)
-class MarkerDeviations:
+class MarkerDeviations(Checked):
     """Standard deviations of where markers sit, each coordinate [m] (Table 7)."""
 
-    fingertips: float = 0.003
-    base: float = 0.001
+    fingertips: Deviation = 0.003
+    base: Deviation = 0.001
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Checked):
     """Readings that are lost for a while."""
 
-    rate: float
+    rate: Share
     """Probability of a loss within a second."""
-    seconds: float
+    seconds: real(0, 1e6)
     """Length of each (C.2), or its mean where lengths are exponential."""
 
 
 @dataclass(frozen=True)
-class Occlusion:
+class Occlusion(Checked):
     """Markers hidden by what comes near."""
 
-    depth: float = 0.0001
+    depth: real(-1, 1) = 0.0001
     """A marker is hidden when something reaches this far into the box on its nail [m]
     (robogym)."""
 
 
 @dataclass(frozen=True)
-class ActionNoise:
+class ActionNoise(Checked):
     """Standard deviations, in units of actions, whose range -1 to 1 is 2 wide (Table 8:
     5 %, 1.5 % and 1.5 % of it)."""
 
-    additive: float = 0.1
+    additive: Deviation = 0.1
     """Drawn every control step."""
-    correlated: float = 0.03
+    correlated: Deviation = 0.03
     """Drawn once per episode, added."""
-    multiplicative: float = 0.03
+    multiplicative: Deviation = 0.03
     """Drawn every control step."""
 
 
 @dataclass(frozen=True)
-class Delay:
+class Delay(Checked):
     """Actuators that lag by one control step."""
 
-    probability: float = 0.5
+    probability: Share = 0.5
     """Of each actuator, once per episode."""
 
 
 @dataclass(frozen=True)
-class Alternative:
+class Alternative(Checked):
     """Objects that take the place of the configured one."""
 
-    probability: float = 0.5
+    probability: Share = 0.5
     """Once per episode."""
 
 
 @dataclass(frozen=True)
-class Push:
+class Push(Checked):
     """Random forces on the object (C.2)."""
 
     probability: LogUniform = LogUniform(0.001, 0.1)
     """Of a new push in a control step."""
-    acceleration: float = 1.0
+    acceleration: Deviation = 1.0
     """A push's standard deviation along each axis [m/s^2 times the object's mass]."""
-    decay: float = 0.99
+    decay: Share = 0.99
     """Of the force, per control step."""
 
+    def validate(self):
+        """See ``Checked``."""
+        if self.probability.high > 1:
+            raise SettingError(
+                "probability.high",
+                f"is {self.probability.high:g}; it must be 1 or less",
+            )
+
+
+Group = Literal[
+    "physics", "observation", "action", "timing", "forces", "extra", "objects"
+]
+"""Effects that belong together (``randomization.menu.GROUPS``)."""
 
 Preset = Literal[
     "all", "none", "no_observation_noise", "no_physics", "no_unmodeled", "extras"
@@ -248,34 +341,35 @@ Preset = Literal[
 
 
 @dataclass(frozen=True)
-class AdaptiveConfig:
+class AdaptiveConfig(Checked):
     """Ranges that follow the policy (automatic domain randomization, Akkaya et al.)."""
 
     enabled: bool = False
     """Begin without randomization and widen each range where the policy copes."""
-    probing: float = 0.5
+    probing: Share = 0.5
     """Share of episodes that run with one range at its present bound."""
-    episodes: int = 64
+    episodes: Count = 64
     """Episodes at a bound before it is judged."""
-    widen_at: float = 5.0
+    widen_at: NotNegative = 5.0
     """Goals per episode at a bound from which it moves out."""
-    narrow_at: float = 2.0
+    narrow_at: NotNegative = 2.0
     """Goals per episode at a bound below which it moves in."""
-    step: float = 0.05
+    step: real(0, 1, above=True) = 0.05
     """Moves, as a share of the range asked for."""
-    limit: float = 1.0
+    limit: Share = 1.0
     """Widest range, as a share of the range asked for."""
 
-    def __post_init__(self):
+    def validate(self):
+        """See ``Checked``."""
         if self.narrow_at > self.widen_at:
-            raise ValueError(
-                f"randomization.adaptive.narrow_at ({self.narrow_at}) must not exceed "
-                f"randomization.adaptive.widen_at ({self.widen_at})"
+            raise SettingError(
+                "narrow_at",
+                f"({self.narrow_at:g}) must not exceed widen_at ({self.widen_at:g})",
             )
 
 
 @dataclass(frozen=True)
-class RandomizationConfig:
+class RandomizationConfig(Checked):
     """The randomization menu: Tables 1, 7, 8 and appendix C.2.
 
     Fields that are effects have the effect's name; what each does is said at the
@@ -319,18 +413,41 @@ class RandomizationConfig:
     """Rate of the exponential distribution that lengthens physics steps [1/s]."""
     random_push: Push = Push()
 
+    def validate(self):
+        """See ``Checked``."""
+        others = {"preset", "off", "on", "adaptive"}
+        effects = [name for name in self.__dataclass_fields__ if name not in others]
+        known = [*effects, *get_args(Group)]
+        for field, entries in (("off", self.off), ("on", self.on)):
+            for k, entry in enumerate(entries):
+                if entry not in known:
+                    raise SettingError(f"{field}[{k}]", _unknown_effect(entry, known))
+
+
+def _unknown_effect(entry: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(entry, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"is {entry!r}, no effect; {hint}effects and groups: {', '.join(known)}"
+
 
 @dataclass(frozen=True)
-class BankConfig:
+class BankConfig(Checked):
     """The bank of started episodes that feeds resets (see ``task/bank.py``).
 
     Both are over all devices, as ``num_envs`` is.
     """
 
-    size: int = 256
+    size: whole(1, 10**7) = 256
     """Started episodes held ready."""
-    starting: int = 16
+    starting: whole(1, 10**7) = 16
     """Worlds stepped beside the training ones that start new episodes all the time."""
+
+    def validate(self):
+        """See ``Checked``."""
+        if self.starting > self.size:
+            raise SettingError(
+                "starting", f"({self.starting}) must not exceed size ({self.size})"
+            )
 
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16", "default"]
@@ -338,15 +455,15 @@ Precision = Literal["float32", "tensorfloat32", "bfloat16", "default"]
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Checked):
     """Separate policy and value networks (Table 10, Figure 12)."""
 
     policy_memory: Literal["lstm", "none"] = "lstm"
     """'lstm', or 'none' for a dense layer in its place (section 6.4's ablation)."""
     value_memory: Literal["lstm", "none"] = "lstm"
-    hidden: int = 1024
+    hidden: Units = 1024
     """Units of the dense ReLU layer."""
-    memory: int = 512
+    memory: Units = 512
     """Units of the LSTM."""
     matmul_precision: Precision = "float32"
     """Precision of the networks' matrix products, when acting and when learning; sums,
@@ -358,56 +475,89 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(Checked):
     """Proximal policy optimization (Table 10)."""
 
-    gamma: float = 0.998
+    gamma: Share = 0.998
     """Discount per control step."""
-    gae_lambda: float = 0.95
+    gae_lambda: Share = 0.95
     """Generalized advantage estimation's lambda."""
-    entropy: float = 0.01
+    entropy: NotNegative = 0.01
     """Weight of the entropy bonus, summed over action coordinates."""
-    clip: float = 0.2
+    clip: real(0, 1, above=True) = 0.2
     """Probability ratios are clipped to 1 +- this."""
-    value_weight: float = 1.0
+    value_weight: NotNegative = 1.0
     """Weight of the value loss; the networks are separate, so it acts through Adam's
     epsilon and the gradient's norm only."""
-    learning_rate: float = 3e-4
+    learning_rate: Share = 3e-4
     """Adam's step size, and its start where ``kl_target`` is set."""
-    kl_target: float | None = None
+    kl_target: Positive | None = None
     """Hold each iteration's KL divergence near this by scaling the learning rate."""
-    max_gradient_norm: float | None = 1.0
+    max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm, policy and value each."""
-    horizon: int = 20
+    horizon: Count = 20
     """Control steps each environment takes in an iteration; a multiple of ``chunk``."""
-    chunk: int = 10
+    chunk: Count = 10
     """Steps of truncated back-propagation, replayed from the stored LSTM state."""
-    minibatch_size: int = 2560
-    """Transitions in a minibatch, over all devices; a multiple of ``chunk`` on each."""
-    minibatches: int = 8
+    minibatch_size: Count | None = None
+    """Transitions in a minibatch, over all devices; a multiple of ``chunk`` on each.
+    None: a quarter of an iteration's."""
+    minibatches: Count = 8
     """Minibatches in one iteration. They are cut from random orders of all chunks,
     one order after another, so that no chunk is seen twice before all were once."""
-    accumulation: int = 1
+    accumulation: Count = 1
     """Parts in which a device's share of a minibatch is computed, one after another:
     the same step in less memory."""
 
-    def __post_init__(self):
-        for name in ("horizon", "minibatch_size"):
-            if getattr(self, name) % self.chunk:
-                raise ValueError(
-                    f"ppo.{name} ({getattr(self, name)}) must be a multiple of "
-                    f"ppo.chunk ({self.chunk})"
-                )
-        if self.minibatch_size // self.chunk % self.accumulation:
-            raise ValueError(
-                f"ppo.minibatch_size ({self.minibatch_size}) must be a multiple of "
-                f"ppo.chunk times ppo.accumulation ({self.chunk} x "
-                f"{self.accumulation})"
+    def validate(self):
+        """See ``Checked``."""
+        check_multiple("horizon", self.horizon, "chunk", self.chunk)
+        if self.minibatch_size is not None:
+            check_multiple("minibatch_size", self.minibatch_size, "chunk", self.chunk)
+            parts = "chunk x accumulation"
+            check_multiple("minibatch_size", self.minibatch_size, parts, self.unit)
+
+    @property
+    def unit(self) -> int:
+        """Transitions that a minibatch is a multiple of, on each device."""
+        return self.chunk * self.accumulation
+
+    def minibatch(self, transitions: int, devices: int = 1) -> int:
+        """Transitions in a minibatch, over all devices.
+
+        Args:
+            transitions: of one iteration, over all devices.
+            devices: their number.
+
+        Raises:
+            SettingError: if it exceeds them, or cannot be shared by the devices.
+        """
+        unit = self.unit * devices
+        fitting = max(transitions // SHARE_OF_MINIBATCH // unit, 1) * unit
+        size = fitting if self.minibatch_size is None else self.minibatch_size
+        if self.unit * devices > transitions:
+            raise SettingError(
+                "accumulation",
+                f"({self.accumulation}) times chunk ({self.chunk}) must not exceed the "
+                f"{transitions // devices} transitions of an iteration on a device",
             )
+        if size > transitions:
+            raise SettingError(
+                "minibatch_size",
+                f"({size}) must not exceed the {transitions} transitions of an "
+                f"iteration; {fitting} would do, or none, which follows their number",
+            )
+        if size % unit:
+            raise SettingError(
+                "minibatch_size",
+                f"({size}) must be a multiple of {unit}: chunk x accumulation, on each "
+                f"of {devices} devices; {max(size // unit, 1) * unit} would do",
+            )
+        return size
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """A training run."""
 
     engine: Literal["auto", "native", "warp", "mjx"] = "auto"
@@ -420,19 +570,38 @@ class Config:
     bank: BankConfig = field(default_factory=BankConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    seed: int = 0
+    seed: Seed = 0
     """Seed of every random draw."""
-    num_envs: int = 512
+    num_envs: whole(1, 10**7) = 512
     """Environments trained on at once, over all devices."""
-    max_env_steps: int = 100_000_000
+    max_env_steps: whole(0, 10**15) = 100_000_000
     """Training ends after this number of environment steps of the run, those of a run
     that it continues (--from-run) not included."""
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: NotNegative = 5.0
     """Minutes between checkpoints."""
     checkpoint: Literal["whole", "portable"] = "whole"
     """What a checkpoint holds: 'whole', environments included, continues bit for bit;
     'portable' is all that was learned, which continues with environments started anew,
     on any machine (20 MB with an LSTM of 512-256)."""
+
+    def validate(self):
+        """See ``Checked``."""
+        try:
+            self.ppo.minibatch(self.transitions)
+        except SettingError as error:
+            sizes = f"{self.num_envs} x {self.ppo.horizon}"
+            problem = f"{error.problem} (num_envs x ppo.horizon: {sizes})"
+            raise SettingError(f"ppo.{error.field}", problem) from None
+
+    @property
+    def transitions(self) -> int:
+        """Environment steps of one iteration, over all devices."""
+        return self.num_envs * self.ppo.horizon
+
+    @property
+    def minibatch_size(self) -> int:
+        """``ppo.minibatch_size``, or what follows from its being None."""
+        return self.ppo.minibatch(self.transitions)
 
     @property
     def goal_steps(self) -> int:

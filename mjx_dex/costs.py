@@ -131,7 +131,7 @@ def with_worlds(config: Config, engine: str, envs: int, menu: str) -> Config:
     Bank and minibatches grow and shrink along, so that every part keeps its share.
     """
     share = envs / config.num_envs
-    size = config.ppo.minibatch_size // config.ppo.chunk
+    size = config.minibatch_size // config.ppo.chunk
     return replace(
         config,
         **{

@@ -18,6 +18,7 @@ from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.physics import choose_engine
 from mjx_dex.play import Play
 from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.ranges import real, whole
 from mjx_dex.vision.config import RendererName
 
 matplotlib.use("agg")
@@ -38,7 +39,7 @@ ENDS = {
 class EvaluateCommand(Config):
     """Options of the command itself; configuration options change the run's own."""
 
-    trials: int = 100
+    trials: whole(1, 10**6) = 100
     """Episodes, played in parallel."""
     untrained: bool = False
     """Play the policy as it was before training, for comparison."""
@@ -48,7 +49,7 @@ class EvaluateCommand(Config):
     """Let the policy act on the pose that this net of ``mjx_dex.vision.train`` sees."""
     pose_renderer: RendererName | None = None
     """Of the images; by default the one that the net learned from."""
-    pose_latency: float = 0.0
+    pose_latency: real(0, 10) = 0.0
     """Age of what the net sees [s]."""
     json: Path | None = None
     """Write everything to this file, too."""

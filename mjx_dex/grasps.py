@@ -23,6 +23,7 @@ from mjx_dex.hand import build_hand
 from mjx_dex.hand.names import FINGERS
 from mjx_dex.play import Play
 from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.ranges import Count, Positive
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -50,11 +51,11 @@ object: none but 'power' and 'unopposed' with the palm."""
 class GraspsCommand(Config):
     """Options of the command itself; configuration options change the run's own."""
 
-    worlds: int = 64
+    worlds: Count = 64
     """Played in parallel."""
-    minutes: float = 1.0
+    minutes: Positive = 1.0
     """Played in each world, one episode after another."""
-    every: int = 5
+    every: Count = 5
     """Look at every so-manieth control step."""
     untrained: bool = False
     """Look at the policy as it was before training, for comparison."""

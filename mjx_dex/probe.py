@@ -21,6 +21,7 @@ from mjx_dex.evaluate import menu_name
 from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.play import Play
 from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.ranges import Count, real
 from mjx_dex.types import EpisodeDraw
 
 matplotlib.use("agg")
@@ -37,9 +38,9 @@ RIDGES = 10.0 ** np.arange(-1, 6)
 class ProbeCommand(Config):
     """Options of the command itself; configuration options change the run's own."""
 
-    episodes: int = 1000
+    episodes: Count = 1000
     """Episodes, played in parallel; those that end before a time do not count there."""
-    seconds: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
+    seconds: tuple[real(0, 1e6), ...] = (1.0, 2.0, 5.0, 10.0)
     """Times to ask at, since an episode's first observation."""
     untrained: bool = False
     """Ask the policy as it was before training, for comparison."""

@@ -121,7 +121,7 @@ def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:
     """
     # Its own engine may not run here, and its environments are not needed.
     small = {"engine": "native", "num_envs": 1, "bank.size": 1, "bank.starting": 1}
-    small["ppo.minibatch_size"] = config.ppo.chunk * config.ppo.accumulation
+    small |= {"ppo.minibatch_size": None, "ppo.accumulation": 1}
     trainer = make_trainer(replace(config, **small), jax.local_devices()[:1])
     source = sources.read(run)
     if untrained:

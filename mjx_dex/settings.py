@@ -8,18 +8,21 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import itertools
 import logging
-import types
+import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 import yaml
 
+from mjx_dex import ranges
 from mjx_dex.config import Config
 from mjx_dex.files import write_at_once
+from mjx_dex.ranges import SettingError, check, number_of, unchecked
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 """Configurations that come with mjx_dex."""
@@ -53,11 +56,7 @@ def load(
         ConfigError: if it cannot be read or holds an unknown key or a wrong value.
     """
     path = _find(path, presets)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    return parse(values or {}, str(path), kind)
+    return parse(read_yaml(path) or {}, str(path), kind)
 
 
 def parse(values: dict[str, Any], where: str, kind: Callable[[], B] = Config) -> B:
@@ -76,7 +75,7 @@ def parse(values: dict[str, Any], where: str, kind: Callable[[], B] = Config) ->
 
 def save(config: Any, path: Path) -> None:
     """Write every value of ``config``; the file is itself a valid ``--config``."""
-    write_at_once(path, yaml.safe_dump(plain(config), sort_keys=False))
+    write_at_once(path, as_yaml(plain(config)))
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -95,10 +94,84 @@ def from_command_line(
         arguments: the command line without the program's name.
         description: for ``--help``.
     """
-    default = command(**{f.name: getattr(base, f.name) for f in _fields(type(base))})
-    return tyro.cli(
-        command, args=list(arguments), default=default, description=description
-    )
+    values = {name: getattr(base, name) for name in ranges.hints(type(base))}
+    return parse_arguments(command, arguments, description, command(**values))
+
+
+def parse_arguments(
+    command: type[C],
+    arguments: Sequence[str],
+    description: str,
+    default: C | None = None,
+) -> C:
+    """Parse a command line.
+
+    Args:
+        command: a dataclass of options.
+        arguments: the command line without the program's name.
+        description: for ``--help``.
+        default: values of options that are not given; the dataclass's own if None.
+
+    Raises:
+        ConfigError: if an option is unknown or has a wrong value; it names the option.
+    """
+    given = {} if default is None else {"default": default}
+    refuse = functools.partial(_refuse, flags=_flags(command))
+    # Checked as a whole, so that values may change together and errors have full names.
+    with unchecked(), tyro._errors.on_parse_error(refuse):
+        parsed = tyro.cli(
+            command, args=list(arguments), description=description, **given
+        )
+    try:
+        check(parsed)
+    except SettingError as error:
+        flag = error.field.replace("_", "-")
+        raise ConfigError(f"--{flag} {error.problem}") from error
+    return parsed
+
+
+def _refuse(event: tyro._errors.ParseErrorEvent, flags: list[str]) -> None:
+    """Say what tyro would say in a box in one line.
+
+    Args:
+        event: tyro's error.
+        flags: of the command.
+
+    Raises:
+        ConfigError: with that line.
+    """
+    if isinstance(event, tyro._errors.UnrecognizedArgs):
+        token = event.tokens[0].partition("=")[0]
+        close = difflib.get_close_matches(token.replace("_", "-"), flags, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"{token} is no option of this command{hint}")
+    if isinstance(event, tyro._errors.MissingArgs):
+        missing = (x.arg.lowered.metavar for x in event.missing_arguments)
+        raise ConfigError(f"give {', '.join(map(str, missing))} (--help says more)")
+    argument = getattr(event, "argument", None)
+    if argument is None:
+        return
+    name = argument.display_name()
+    if isinstance(event, tyro._errors.InvalidChoice):
+        choices = ", ".join(event.choices)
+        raise ConfigError(f"{name} is {event.value!r}; it must be one of {choices}")
+    if isinstance(event, tyro._errors.InstantiationFailure):
+        raise ConfigError(f"{name} {event.message}")
+    raise ConfigError(f"{name} lacks a value: {argument.lowered.metavar}")
+
+
+def _flags(command: type, prefix: str = "--") -> list[str]:
+    """Every option of a command."""
+    names = []
+    for name, hint in ranges.hints(command).items():
+        flag = prefix + name.replace("_", "-")
+        if dataclasses.is_dataclass(hint):
+            names += _flags(hint, f"{flag}.")
+        else:
+            names.append(flag)
+            if hint is bool:
+                names.append(f"{prefix}no-{flag.removeprefix(prefix)}")
+    return names
 
 
 def early_option(arguments: Sequence[str], flag: str) -> str | None:
@@ -136,6 +209,70 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def read_yaml(path: Path) -> Any:
+    """Content of a YAML file; words such as 'on' are text, as in YAML 1.2.
+
+    Raises:
+        ConfigError: if it cannot be read, or a key is there twice.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line} is not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path} cannot be read as YAML: {reason}") from error
+
+
+def as_yaml(values: Any) -> str:
+    """What ``read_yaml`` reads ``values`` from."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """Scalars as in YAML 1.2's core schema; no key twice in a mapping."""
+
+    yaml_implicit_resolvers: typing.ClassVar = {}
+
+    def construct_mapping(self, node, deep=False):
+        lines = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value} was given in line {lines[key.value]} already",
+                    problem_mark=key.start_mark,
+                )
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text that would be read as a number in quotes."""
+
+
+_SCALARS = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+"""Patterns of YAML 1.2's core schema by tag."""
+
+for tag, pattern in _SCALARS.items():
+    compiled = re.compile(f"^(?:{pattern})$")
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", compiled, None)
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", compiled, None)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
+)
+
+
 def _find(path: str | Path, presets: Path) -> Path:
     candidates = (Path(path), presets / f"{path}.yaml")
     for candidate in candidates:
@@ -147,9 +284,9 @@ def _find(path: str | Path, presets: Path) -> Path:
 
 def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: {prefix or 'the file'} must hold keys and values")
-    hints = typing.get_type_hints(type(config))
-    changes = {}
+        what = prefix.rstrip(".") or "the file"
+        raise ConfigError(f"{where}: {what} must hold keys and values")
+    hints, changes = ranges.hints(type(config)), {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         if name in RETIRED:
@@ -162,11 +299,11 @@ def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:
         if dataclasses.is_dataclass(hints[key]):
             changes[key] = _overlay(getattr(config, key), value, where, f"{name}.")
         else:
-            changes[key] = _convert(value, hints[key], f"{where}: {name}")
+            changes[key] = _converted(value, hints[key])
     try:
         return dataclasses.replace(config, **changes)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except SettingError as error:
+        raise ConfigError(f"{where}: {error.inside(prefix)}") from error
 
 
 @functools.cache  # a file may be read more than once: that is said once
@@ -174,42 +311,20 @@ def _say_retired(where: str, name: str) -> None:
     log.info("%s: %s is not used any more: %s", where, name, RETIRED[name])
 
 
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    """Check a YAML value against a field's type; numbers like 3e-4 come as text."""
+def _converted(value: Any, hint: Any) -> Any:
+    """A value as a file has it in the type of its field, where that is another one."""
+    number = number_of(hint)
+    if number is not None:
+        return number.converted(value)
     origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in options:
-            return value
-        raise ConfigError(f"{name} is {value!r}; it must be one of {options}")
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in options:
-            return None
-        return _convert(value, options[0], name)
-    if origin is tuple:
-        return _convert_tuple(value, options, name)
-    if hint is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    elif isinstance(value, hint) and isinstance(value, bool) == (hint is bool):
-        return value
-    raise ConfigError(f"{name} is {value!r}; it must be of type {hint.__name__}")
-
-
-def _convert_tuple(value: Any, options: tuple, name: str) -> tuple:
-    if not isinstance(value, list):
-        raise ConfigError(f"{name} is {value!r}; it must be a list")
-    if options[-1] is Ellipsis:
-        options = options[:1] * len(value)
-    if len(value) != len(options):
-        raise ConfigError(
-            f"{name} has {len(value)} entries; it must have {len(options)}"
-        )
-    return tuple(
-        _convert(x, hint, f"{name}[{i}]")
-        for i, (x, hint) in enumerate(zip(value, options, strict=True))
-    )
+    if origin is tuple and isinstance(value, list):
+        kinds = itertools.chain(options, itertools.repeat(options[-1]))
+        if options[-1] is Ellipsis:
+            kinds = itertools.repeat(options[0])
+        return tuple(map(_converted, value, kinds))
+    if type(None) in options and value is not None:
+        return _converted(value, options[0])
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,7 @@ from mjx_dex.hand import Hand, build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.physics import Engine, choose_engine, make_engine
 from mjx_dex.physics.contacts import measure_contacts
+from mjx_dex.ranges import Count, NotNegative
 from mjx_dex.task import with_buffers
 from mjx_dex.train import set_up_process
 
@@ -70,11 +71,11 @@ class SolverCommand(Config):
     variants: tuple[str, ...] = ()
     """Of configured, few_iterations, small_buffers, sparse_jacobian, separating_axes
     and all: only these. Each is measured in turns with 'configured'."""
-    envs: tuple[int, ...] = ()
+    envs: tuple[Count, ...] = ()
     """Numbers of environments; by default the configured one."""
-    repeats: int = 5
+    repeats: Count = 5
     """Timed runs of each variant, each beside one of the baseline."""
-    max_minutes: float = float("inf")
+    max_minutes: NotNegative | None = None
     """Time limit: variants that have not begun by then are left out and listed."""
     json: Path = Path("solver.json")
     """The table is saved to this file."""
@@ -126,7 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
         command = settings.from_command_line(
             SolverCommand, settings.load(base), arguments, description=__doc__
         )
-        compare(command, started + 60 * command.max_minutes)
+        minutes = np.inf if command.max_minutes is None else command.max_minutes
+        compare(command, started + 60 * minutes)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

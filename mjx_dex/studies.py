@@ -34,7 +34,7 @@ def _scaled(factor: float) -> Callable[[Config], Changes]:
     """Batch size in proportion to devices, as in section 6.5: of worlds as well."""
 
     def changes(config: Config) -> Changes:
-        chunks = config.ppo.minibatch_size // config.ppo.chunk
+        chunks = config.minibatch_size // config.ppo.chunk
         return {
             "num_envs": max(1, round(factor * config.num_envs)),
             "bank.size": max(1, round(factor * config.bank.size)),
@@ -50,7 +50,7 @@ def _sized(factor: float, horizon: int) -> Callable[[Config], Changes]:
 
     def changes(config: Config) -> Changes:
         share = factor * horizon / config.ppo.horizon
-        chunks = round(share * config.ppo.minibatch_size / config.ppo.chunk)
+        chunks = round(share * config.minibatch_size / config.ppo.chunk)
         return {
             "num_envs": max(1, round(factor * config.num_envs)),
             "bank.size": max(1, round(factor * config.bank.size)),
@@ -66,7 +66,7 @@ def _minibatches(epochs: float, minibatches: float) -> Callable[[Config], Change
     """Factors of epochs and of minibatches in each; the experience stays the same."""
 
     def changes(config: Config) -> Changes:
-        chunks = round(config.ppo.minibatch_size / config.ppo.chunk / minibatches)
+        chunks = round(config.minibatch_size / config.ppo.chunk / minibatches)
         return {
             "ppo.minibatches": max(
                 1, round(config.ppo.minibatches * epochs * minibatches)
@@ -82,7 +82,7 @@ def _passes(number: int) -> Callable[[Config], Changes]:
 
     def changes(config: Config) -> Changes:
         steps = config.num_envs * config.ppo.horizon
-        return {"ppo.minibatches": max(1, number * steps // config.ppo.minibatch_size)}
+        return {"ppo.minibatches": max(1, number * steps // config.minibatch_size)}
 
     return changes
 

@@ -26,6 +26,7 @@ from mjx_dex.learning import Learner, Trainer, resuming
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.lineage import Lineage
 from mjx_dex.physics import choose_engine
+from mjx_dex.ranges import Count, NotNegative, whole
 from mjx_dex.sources import Source
 from mjx_dex.task import BankedEnvironments, make_env, with_buffers
 
@@ -50,16 +51,16 @@ class TrainCommand(Config):
     """Continue in a new run what another run, or a bundle (.dex), has learned, with its
     configuration unless --config says otherwise: on another machine, or to fine-tune
     for another object or a locked wrist."""
-    max_minutes: float | None = None
+    max_minutes: NotNegative | None = None
     """Stop, with a checkpoint, after so many minutes."""
     distributed: bool = False
     """Train together with the other processes of a SLURM, Open MPI or Kubernetes job;
     elsewhere the three options below say which. All need the same --run-dir."""
     coordinator: str | None = None
     """host:port of process 0."""
-    processes: int | None = None
+    processes: Count | None = None
     """How many there are."""
-    process_id: int | None = None
+    process_id: whole(0) | None = None
     """Which of them this is, from 0."""
 
 

@@ -26,6 +26,7 @@ from mjx_dex.hand import build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.learning.agent import Agent
 from mjx_dex.play import Play
+from mjx_dex.ranges import real, whole
 
 PUSH = 0.3
 """Speed that a push gives the object, in a random horizontal direction [m/s]."""
@@ -45,9 +46,9 @@ class ViewCommand(Config):
     """Watch the policy as it was before training."""
     video: Path | None = None
     """Write an mp4 file and open no browser."""
-    seconds: float = 30.0
+    seconds: real(0, 86400, above=True) = 30.0
     """Length of the video."""
-    port: int = 8080
+    port: whole(1, 65535) = 8080
     """Of the page."""
 
 

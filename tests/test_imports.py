@@ -10,14 +10,15 @@ import mjx_dex
 ROOT = Path(mjx_dex.__file__).parent
 
 ALLOWED = {
-    "config": set(),
+    "ranges": set(),
+    "config": {"ranges"},
     "types": set(),
     "rotations": set(),
     "trees": set(),
     "files": set(),
     "checkpoints": {"files", "trees"},
     "hand": {"config", "types", "rotations", "hand"},
-    "physics": {"config", "types", "hand", "physics"},
+    "physics": {"config", "types", "hand", "physics", "ranges"},
     "randomization": {
         "config",
         "types",
@@ -26,6 +27,7 @@ ALLOWED = {
         "physics",
         "randomization",
         "settings",  # its command
+        "ranges",
         "files",
     },
     "task": {
@@ -47,6 +49,7 @@ ALLOWED = {
         "physics",
         "calibrate",
         "runs",  # its commands
+        "ranges",
         "settings",
     },
 }

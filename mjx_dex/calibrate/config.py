@@ -4,24 +4,38 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mjx_dex.config import HandConfig
+from mjx_dex.ranges import (
+    Checked,
+    Count,
+    Finite,
+    Positive,
+    SettingError,
+    check_order,
+    real,
+    whole,
+)
 
 
 @dataclass(frozen=True)
-class FactorConfig:
+class FactorConfig(Checked):
     """One of ``factors.FACTORS``, for all its joints or actuators."""
 
     free: bool = True
     """Fit it; otherwise it stays as in the calibration file."""
-    deviation: float = 0.3
+    deviation: Positive = 0.3
     """Standard deviation of the prior: of the logarithm, for what multiplies."""
-    low: float = 0.2
+    low: Finite = 0.2
     """Lowest value."""
-    high: float = 5.0
+    high: Finite = 5.0
     """Highest value."""
+
+    def validate(self):
+        """See ``Checked``."""
+        check_order(self.low, self.high)
 
 
 @dataclass(frozen=True)
-class FactorsConfig:
+class FactorsConfig(Checked):
     """Bounds and priors of the 264 values (appendix C.3)."""
 
     joint_damping: FactorConfig = FactorConfig()
@@ -57,24 +71,33 @@ class FactorsConfig:
 
 
 @dataclass(frozen=True)
-class WindowsConfig:
+class WindowsConfig(Checked):
     """Pieces of a recording, each replayed open loop from a recorded state."""
 
-    seconds: float = 1.0
+    seconds: real(0, 3600, above=True) = 1.0
     """Length; the error that counts is at its end (C.3)."""
-    stride: float = 0.25
+    stride: real(0, 3600, above=True) = 0.25
     """From the beginning of one to that of the next [s]."""
-    times: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    times: tuple[Positive, ...] = (0.25, 0.5, 0.75, 1.0)
     """When least squares looks [s]: a joint that has arrived tells nothing of how."""
-    held_out: int = 5
+    held_out: whole(2) = 5
     """Of so many seconds' windows, the last second's are kept from the fit."""
-    moving: float = 0.05
+    moving: real(0, 10) = 0.05
     """A part of the hand is fitted to windows in which its targets or angles move more
     than this [rad]."""
 
+    def validate(self):
+        """See ``Checked``."""
+        if not self.times:
+            raise SettingError("times", "is empty; give at least one")
+        for k, time in enumerate(self.times):
+            if time > self.seconds:
+                problem = f"({time:g}) must not exceed seconds ({self.seconds:g})"
+                raise SettingError(f"times[{k}]", problem)
+
 
 @dataclass(frozen=True)
-class CalibrateConfig:
+class CalibrateConfig(Checked):
     """Everything about a fit."""
 
     hand: HandConfig = field(default_factory=HandConfig)
@@ -83,18 +106,28 @@ class CalibrateConfig:
     windows: WindowsConfig = field(default_factory=WindowsConfig)
     method: Literal["least_squares", "coordinate_descent"] = "least_squares"
     """``mujoco.sysid``'s least squares, or the paper's."""
-    timestep: float = 0.008
+    timestep: real(1e-5, 0.1) = 0.008
     """Of physics [s]; the one that policies are trained with."""
-    noise: float = 0.005
+    noise: Positive = 0.005
     """How far angles may be off for reasons that no value explains, as a standard
     deviation [rad]: what the prior is weighed against, and values' uncertainty."""
-    iterations: int = 30
+    iterations: Count = 30
     """At most: of least squares, or sweeps of coordinate descent."""
-    first_sweeps: int = 8
+    first_sweeps: whole(0) = 8
     """Of coordinate descent, before least squares."""
-    latency: tuple[float, float] = (0.0, 0.1)
+    latency: tuple[real(0, 10), real(0, 10)] = (0.0, 0.1)
     """Least and most from a command to when its effect is read [s]; fitted, too."""
-    worlds: int = 1024
+    worlds: Count = 1024
     """Windows that are replayed at once."""
-    threads: int = 0
+    threads: whole(0, 4096) = 0
     """0 takes one for each CPU core."""
+
+    def validate(self):
+        """See ``Checked``."""
+        least, most = self.latency
+        if least > most:
+            raise SettingError("latency", f"({least:g}, {most:g}): the least first")
+        for name in ("seconds", "stride"):
+            if getattr(self.windows, name) < self.timestep:
+                problem = f"must be timestep ({self.timestep:g}) or more"
+                raise SettingError(f"windows.{name}", problem)

@@ -14,6 +14,7 @@ from mjx_dex.calibrate import factors, report
 from mjx_dex.calibrate.factors import FACTORS, MULTIPLY
 from mjx_dex.files import write_at_once
 from mjx_dex.hand import calibration
+from mjx_dex.ranges import Checked, Seed, real
 from mjx_dex.types import HandDraw
 
 ADDED = {
@@ -30,14 +31,14 @@ SLACK = 3.0
 
 
 @dataclass(frozen=True)
-class HiddenCommand:
+class HiddenCommand(Checked):
     """Options."""
 
     out: Path = Path("hidden.json")
     """The calibration file."""
-    spread: float = 0.3
+    spread: real(0, 10) = 0.3
     """Factors are drawn from 1 minus to 1 plus this."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the hand."""
 
 

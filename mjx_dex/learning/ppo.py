@@ -204,11 +204,6 @@ def _gradient(
 def _minibatch_order(key: jax.Array, num_chunks: int, config: PPOConfig) -> jax.Array:
     """[minibatches, size] indices: one random order of all chunks after another."""
     size = config.minibatch_size // config.chunk
-    if size > num_chunks:
-        raise ValueError(
-            f"ppo.minibatch_size ({config.minibatch_size}) must not exceed the "
-            f"transitions of one iteration on one device ({num_chunks * config.chunk})"
-        )
     total = config.minibatches * size
     keys = jax.random.split(key, -(-total // num_chunks))
     orders = jax.vmap(lambda k: jax.random.permutation(k, num_chunks))(keys)

@@ -79,7 +79,7 @@ class Trainer:
         self.vector_env = vector_env
         self._networks = make_networks(network, vector_env.action_shape)
         self._mesh = Mesh(np.array(devices or jax.devices()), (DEVICES,))
-        self._config = _share(ppo, self.num_devices)
+        self._config = _share(ppo, vector_env.num_envs, self.num_devices)
         self.adapts_learning_rate = ppo.kl_target is not None
         self.steps_per_iteration = vector_env.num_envs * ppo.horizon * self.num_devices
 
@@ -323,15 +323,19 @@ class Trainer:
         )
 
 
-def _share(config: PPOConfig, devices: int) -> PPOConfig:
-    """What each of so many devices does: its part of every minibatch."""
-    if config.minibatch_size % (devices * config.chunk):
-        raise ValueError(
-            f"ppo.minibatch_size ({config.minibatch_size}) must be a multiple of "
-            f"ppo.chunk ({config.chunk}) on each of {devices} devices"
-        )
-    share = config.minibatch_size // devices
-    return dataclasses.replace(config, minibatch_size=share)
+def _share(config: PPOConfig, num_envs: int, devices: int) -> PPOConfig:
+    """What each device does: its part of every minibatch.
+
+    Args:
+        config: over all devices.
+        num_envs: environments of one device.
+        devices: their number.
+
+    Raises:
+        SettingError: if an iteration's transitions do not make a minibatch.
+    """
+    size = config.minibatch(num_envs * config.horizon * devices, devices)
+    return dataclasses.replace(config, minibatch_size=size // devices)
 
 
 def _strong(x: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from mjx_dex import settings
 from mjx_dex.config import Config, replace
 from mjx_dex.hand import build_hand
 from mjx_dex.physics.engine import configure_warp, make_engine
+from mjx_dex.ranges import Count, whole
 from mjx_dex.task import with_buffers
 
 SMALLEST_GPU = 1
@@ -37,9 +38,9 @@ class PrecompileCommand(Config):
     """Architecture of the GPUs: sm_90 is that of H100 and H200."""
     out: Path = Path("warp_kernels")
     """Folder for the compiled kernels, to be WARP_CACHE_PATH on the other machine."""
-    devices: int = 1
+    devices: whole(1, 1024) = 1
     """GPUs that training will be spread over."""
-    batches: tuple[int, ...] = ()
+    batches: tuple[Count, ...] = ()
     """Further numbers of environments, of each of which one kernel is compiled;
     training's own and that of its pool of initial states are always there."""
 

@@ -11,6 +11,7 @@ from mjx_dex.config import Config
 from mjx_dex.hand import build_hand
 from mjx_dex.randomization import Randomization, inspection
 from mjx_dex.randomization.menu import EFFECTS
+from mjx_dex.ranges import Count
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class InspectCommand(Config):
 
     config: str = "paper"
     """Configuration whose menu is drawn from."""
-    episodes: int = 10_000
+    episodes: Count = 10_000
     """Episodes to draw."""
     plot: Path = Path("randomization.png")
     """One page of histograms and time traces."""

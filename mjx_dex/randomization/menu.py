@@ -1,7 +1,5 @@
 """The menu's effects by name, in groups, and which of them a configuration asks for."""
 
-import difflib
-
 from mjx_dex.config import RandomizationConfig
 
 PHYSICS = (
@@ -51,26 +49,10 @@ that name, and the timing, which C.2 has and section 3.2 does not mention."""
 
 
 def enabled_effects(config: RandomizationConfig) -> frozenset[str]:
-    """The effects that a configuration switches on.
+    """The effects that a configuration switches on."""
 
-    Raises:
-        ValueError: if ``off`` or ``on`` holds something that is no effect or group.
-    """
-    names = set(PRESETS[config.preset])
-    names |= _resolve("on", config.on)
-    names -= _resolve("off", config.off)
+    def named(entries: tuple[str, ...]) -> set[str]:
+        return {name for entry in entries for name in GROUPS.get(entry, (entry,))}
+
+    names = (set(PRESETS[config.preset]) | named(config.on)) - named(config.off)
     return frozenset(names)
-
-
-def _resolve(field: str, entries: tuple[str, ...]) -> set[str]:
-    names = set()
-    for entry in entries:
-        if entry not in GROUPS and entry not in EFFECTS:
-            close = difflib.get_close_matches(entry, (*GROUPS, *EFFECTS), n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise ValueError(
-                f"randomization.{field}: {entry!r} is no effect; {hint}"
-                f"effects: {', '.join(EFFECTS)}; groups: {', '.join(GROUPS)}"
-            )
-        names |= set(GROUPS.get(entry, (entry,)))
-    return names

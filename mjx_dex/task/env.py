@@ -38,7 +38,6 @@ class HandEnv:
     """
 
     def __init__(self, hand: Hand, engine: Engine, config: Config):
-        observations.check_inputs(config.task.policy_inputs)
         self._engine = engine
         self._hand = hand
         self._config = config

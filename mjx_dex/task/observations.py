@@ -23,15 +23,6 @@ SIZES = {
 """Every input of Table 2 and its length; the value network sees all, in this order."""
 
 
-def check_inputs(inputs: tuple[str, ...]) -> None:
-    """Raise ValueError if ``inputs`` names something that cannot be observed."""
-    for name in inputs:
-        if name not in SIZES:
-            raise ValueError(
-                f"task.policy_inputs: {name!r} is not one of {', '.join(SIZES)}"
-            )
-
-
 def parts(
     sensors: Sensors, goal: jax.Array, control_period: float
 ) -> dict[str, jax.Array]:

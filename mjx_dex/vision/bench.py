@@ -15,6 +15,7 @@ import jax
 from mjx_dex import runs, settings
 from mjx_dex.files import write_at_once
 from mjx_dex.physics.native import available_cores
+from mjx_dex.ranges import Count, whole
 from mjx_dex.vision.config import RendererName, VisionConfig
 from mjx_dex.vision.learner import PoseLearner, PoseTrainer
 from mjx_dex.vision.probe import probe
@@ -34,11 +35,11 @@ class BenchCommand(VisionConfig):
     """A YAML file or a preset, whose training steps are timed."""
     renderers: tuple[RendererName, ...] = RENDERERS
     """To compare."""
-    sizes: tuple[int, ...] = (64, 100, 200)
+    sizes: tuple[whole(1, 4096), ...] = (64, 100, 200)
     """Of images [pixels]."""
-    scenes: int = 64
+    scenes: Count = 64
     """Rendered in each measurement."""
-    steps: int = 10
+    steps: Count = 10
     """Training steps of each measurement; every batch is rendered anew."""
     json: Path = Path("vision_bench.json")
     """The figures are saved to this file."""

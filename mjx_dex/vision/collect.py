@@ -16,6 +16,7 @@ from mjx_dex import runs, settings
 from mjx_dex.config import Config
 from mjx_dex.files import with_folder
 from mjx_dex.play import Play
+from mjx_dex.ranges import Count
 from mjx_dex.vision.states import QUATERNION
 
 LENGTH = QUATERNION.stop
@@ -26,11 +27,11 @@ LENGTH = QUATERNION.stop
 class CollectCommand(Config):
     """Options of the command itself; configuration options change the run's own."""
 
-    states: int = 1_000_000
+    states: Count = 1_000_000
     """How many."""
-    worlds: int = 512
+    worlds: Count = 512
     """Played in parallel."""
-    every: int = 5
+    every: Count = 5
     """Take every so-manieth control step of a world: neighbours look alike."""
     out: Path | None = None
     """File to write; RUN/states.npy by default."""

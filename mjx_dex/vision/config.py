@@ -4,6 +4,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mjx_dex.config import HandConfig, ObjectConfig
+from mjx_dex.ranges import (
+    Checked,
+    Count,
+    Finite,
+    NotNegative,
+    Seed,
+    SettingError,
+    Share,
+    check_order,
+    real,
+    whole,
+)
+
+Stride = whole(1, 8)
+"""Of a stage of convolutions [pixels]."""
 
 MAX_LIGHTS = 6
 """Table 9: 4 to 6; a scene has all, and switches some off."""
@@ -13,37 +28,31 @@ RendererName = Literal["gl", "warp", "filament"]
 
 
 @dataclass(frozen=True)
-class RigConfig:
+class RigConfig(Checked):
     """The cameras."""
 
     cameras: Literal["paper", "orrb"] = "paper"
     """Three at 50 cm (section 5.2), or OpenAI's released rig of 2019."""
-    fovy: float | None = None
+    fovy: real(0, 180, above=True, below=True) | None = None
     """Vertical field of view of all [deg]; None: the rig's own."""
-    size: int = 200
+    size: whole(1, 4096) = 200
     """Height and width of images [pixels] (Table 11)."""
 
-    def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"rig.size ({self.size}) must be 1 or more")
-        if self.fovy is not None and not 0 < self.fovy < 180:
-            raise ValueError(f"rig.fovy ({self.fovy:g}) must be between 0 and 180")
-
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Checked):
     """Drawn evenly between two bounds."""
 
-    low: float
-    high: float
+    low: Finite
+    high: Finite
 
-    def __post_init__(self):
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+    def validate(self):
+        """See ``Checked``."""
+        check_order(self.low, self.high)
 
 
 @dataclass(frozen=True)
-class AppearanceConfig:
+class AppearanceConfig(Checked):
     """Table 9, row by row, under the names of ``Appearance``'s fields.
 
     Materials and lights are in Unity's units there. Offsets are added.
@@ -73,7 +82,7 @@ class AppearanceConfig:
     """Of all faces."""
     object_glossiness: Interval = Interval(0.05, 0.15)
     """Of all faces."""
-    num_lights: tuple[int, int] = (4, 6)
+    num_lights: tuple[whole(1, MAX_LIGHTS), whole(1, MAX_LIGHTS)] = (4, 6)
     """Fewest and most."""
     light_position: Interval = Interval(1.0, 1.5)
     """Distance from the hand [m], evenly over the upper half sphere (OpenAI's
@@ -84,57 +93,57 @@ class AppearanceConfig:
     """Of all lights."""
     contrast: Interval = Interval(0.5, 1.5)
     """Factor of what differs from the image's mean."""
-    pixel_noise: float = 0.1
+    pixel_noise: real(0, 100) = 0.1
     """Standard deviation of noise on every pixel, in that of the image."""
 
-    def __post_init__(self):
+    def validate(self):
+        """See ``Checked``."""
         known = [name for name in self.__dataclass_fields__ if name != "off"]
-        for name in self.off:
+        for k, name in enumerate(self.off):
             if name not in known:
-                raise ValueError(f"off: {name!r} is not one of {', '.join(known)}")
+                problem = f"is {name!r}; it must be one of {', '.join(known)}"
+                raise SettingError(f"off[{k}]", problem)
         fewest, most = self.num_lights
-        if not 1 <= fewest <= most <= MAX_LIGHTS:
-            raise ValueError(
-                f"appearance.num_lights ({fewest}, {most}): from 1 to {MAX_LIGHTS}, "
-                "the fewest first"
-            )
+        if fewest > most:
+            raise SettingError("num_lights", f"({fewest}, {most}): the fewest first")
 
 
 @dataclass(frozen=True)
-class StatesConfig:
+class StatesConfig(Checked):
     """Which poses are drawn."""
 
     path: str | None = None
     """File of ``python -m mjx_dex.vision.collect``; None: random hand poses."""
-    as_is: float = 0.2
+    as_is: Share = 0.2
     """Share of objects that stay as they are (appendix D.2)."""
-    quarter_turns: float = 0.4
+    quarter_turns: Share = 0.4
     """Share that is turned by 90 degrees about its main axes; the rest is jittered."""
-    position_jitter: float = 0.005
+    position_jitter: real(0, 1) = 0.005
     """Standard deviation along each axis [m]; the paper gives none."""
-    rotation_jitter: float = 5.0
+    rotation_jitter: real(0, 180) = 5.0
     """Standard deviation of the angle about a random axis [deg]; likewise."""
-    max_rotation: float = 180.0
+    max_rotation: real(0, 180) = 180.0
     """Of random poses, from upright [deg]: less makes a smaller task."""
-    spread: float = 0.008
+    spread: real(0, 1) = 0.008
     """Of the object over the palm in random poses: standard deviation [m]."""
 
-    def __post_init__(self):
+    def validate(self):
+        """See ``Checked``."""
         shares = self.as_is, self.quarter_turns
-        if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(
-                f"states.as_is ({shares[0]:g}) and states.quarter_turns "
-                f"({shares[1]:g}) are shares of a whole"
+        if sum(shares) > 1:
+            problem = (
+                f"({shares[0]:g}) and quarter_turns ({shares[1]:g}) exceed 1 in sum"
             )
+            raise SettingError("as_is", problem)
 
 
 @dataclass(frozen=True)
-class NetConfig:
+class NetConfig(Checked):
     """Table 12."""
 
-    width: float = 1.0
+    width: real(0.01, 100) = 1.0
     """Factor of all numbers of filters."""
-    strides: tuple[int, int, int, int] = (3, 1, 1, 1)
+    strides: tuple[Stride, Stride, Stride, Stride] = (3, 1, 1, 1)
     """Of the four ResNet stages. The table's 3, 3, 3, 3 leave a map of one pixel, over
     which spatial softmax is constant."""
     norm: Literal["group", "batch", "none"] = "group"
@@ -142,7 +151,7 @@ class NetConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the tower's convolutions in training; weights and spatial softmax are in 32
     bits always, and so is all of a net that is used."""
-    hidden: int = 128
+    hidden: whole(1, 2**16) = 128
     """Units of the layer that joins the three towers."""
     loss: Literal["mse", "sign_invariant", "rotation_6d", "keypoints"] = "mse"
     """Squared error of position and quaternion (section 5.2), or one without the jump
@@ -150,46 +159,40 @@ class NetConfig:
 
 
 @dataclass(frozen=True)
-class LearningConfig:
+class LearningConfig(Checked):
     """Table 11."""
 
-    batches: int = 200_000
+    batches: whole(0, 10**12) = 200_000
     """How many in all. The paper's 400,000 halve the learning rate 20 times; the second
     half of them hardly moves a weight."""
-    batch_size: int = 64
+    batch_size: whole(1, 2**20) = 64
     """Scenes, of three images each."""
-    learning_rate: float = 5e-4
-    half_life: int = 20_000
+    learning_rate: Share = 5e-4
+    half_life: Count = 20_000
     """Batches after which the learning rate is halved, again and again."""
-    weight_decay: float = 1e-3
+    weight_decay: NotNegative = 1e-3
     """Added to the gradient, as L2 regularization was in 2018."""
-    pool: int = 0
+    pool: whole(0, 10**9) = 0
     """Scenes that are rendered once, before, and learned from again and again, where
     that is what takes time. 0 renders every batch anew, as the paper did."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: NotNegative = 10.0
     """Between two checkpoints."""
 
-    def __post_init__(self):
-        for name in ("batch_size", "half_life"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"learning.{name} ({getattr(self, name)}) must be 1 or more"
-                )
+    def validate(self):
+        """See ``Checked``."""
         if self.pool and self.pool < self.batch_size:
-            raise ValueError(
-                f"learning.pool ({self.pool}) must hold a batch of {self.batch_size}, "
-                "or be 0"
-            )
+            problem = f"({self.pool}) must hold a batch of {self.batch_size}, or be 0"
+            raise SettingError("pool", problem)
 
 
 @dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(Checked):
     """Everything that a pose net comes from."""
 
-    seed: int = 0
+    seed: Seed = 0
     renderer: Literal["auto", RendererName] = "auto"
     """Of the training images. 'auto': warp on an NVIDIA GPU, elsewhere gl."""
-    workers: int = 0
+    workers: whole(0, 4096) = 0
     """Processes that render; 0 takes one for each CPU core."""
     hand: HandConfig = field(default_factory=HandConfig)
     object: ObjectConfig = field(default_factory=ObjectConfig)

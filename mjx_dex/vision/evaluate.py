@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import tyro
 
-from mjx_dex import rotations, runs
+from mjx_dex import rotations, runs, settings
 from mjx_dex.files import write_at_once
+from mjx_dex.ranges import Checked, Count
 from mjx_dex.vision import dataset, nets, testset
 from mjx_dex.vision.config import RendererName
 from mjx_dex.vision.learner import errors
@@ -24,14 +25,14 @@ PER_BATCH = 64
 
 
 @dataclass(frozen=True)
-class EvaluateCommand:
+class EvaluateCommand(Checked):
     """What is tested, and on what."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the net."""
     renderers: tuple[RendererName, ...] = RENDERERS
     """That draw the test sets; each is rendered once and kept."""
-    scenes: int = testset.SCENES
+    scenes: Count = testset.SCENES
     """In each test set."""
     testsets: tuple[Path, ...] = ()
     """Folders of ``python -m mjx_dex.vision.testset``, in place of the above."""
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    command = tyro.cli(EvaluateCommand, args=arguments, description=__doc__)
+    command = settings.parse_arguments(EvaluateCommand, arguments, __doc__)
     net = nets.load(command.run)
     sets = [dataset.load(folder) for folder in command.testsets] or [
         testset.get(dataclasses.replace(net.config, renderer=name), command.scenes)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mjx_dex import runs
 from mjx_dex.files import with_folder
+from mjx_dex.ranges import Count
 from mjx_dex.vision import pictures
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.rendering import make_renderer
@@ -25,7 +26,7 @@ class PreviewCommand(VisionConfig):
 
     config: str = "paper"
     """A YAML file or a preset."""
-    scenes: int = 16
+    scenes: Count = 16
     """How many."""
     out: Path = Path("preview.png")
     """The picture."""

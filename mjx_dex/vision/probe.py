@@ -8,10 +8,10 @@ from functools import partial
 
 import jax
 import numpy as np
-import tyro
 
-from mjx_dex import runs
+from mjx_dex import runs, settings
 from mjx_dex.config import HandConfig, ObjectConfig
+from mjx_dex.ranges import Checked, Count, whole
 from mjx_dex.vision.config import AppearanceConfig, RigConfig, StatesConfig
 from mjx_dex.vision.rendering import RENDERERS, RenderingError, make_renderer
 from mjx_dex.vision.scene import build_scene
@@ -19,12 +19,12 @@ from mjx_dex.vision.stream import make_draw
 
 
 @dataclass(frozen=True)
-class ProbeCommand:
+class ProbeCommand(Checked):
     """What is tried."""
 
-    size: int = 64
+    size: whole(1, 4096) = 64
     """Height and width of images [pixels]."""
-    scenes: int = 16
+    scenes: Count = 16
     """Rendered after a first time, to tell the speed."""
 
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> list[str]:
-    command = tyro.cli(ProbeCommand, args=arguments, description=__doc__)
+    command = settings.parse_arguments(ProbeCommand, arguments, __doc__)
     works = []
     for name in RENDERERS:
         try:

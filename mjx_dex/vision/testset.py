@@ -14,6 +14,7 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.physics.native import available_cores
+from mjx_dex.ranges import Count
 from mjx_dex.vision import dataset
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.rendering import make_renderer
@@ -39,7 +40,7 @@ class TestsetCommand(VisionConfig):
 
     config: str = "cpu"
     """A YAML file or a preset, of the net that is to be tested."""
-    scenes: int = SCENES
+    scenes: Count = SCENES
     """How many."""
     out: Path | None = None
     """Folder to write; by default one under runs/vision/testsets/ whose name says the

@@ -30,6 +30,7 @@ from mjx_dex.checkpoints import (
     shapes,
 )
 from mjx_dex.physics.native import available_cores
+from mjx_dex.ranges import NotNegative
 from mjx_dex.report import read_metrics
 from mjx_dex.train import StopOnInterrupt, set_up_process
 from mjx_dex.vision import dataset, pictures
@@ -69,7 +70,7 @@ class TrainCommand(VisionConfig):
     """Folder of the run; a new one under runs/vision/ by default."""
     resume: bool = False
     """Go on from the latest checkpoint of --run-dir."""
-    max_minutes: float | None = None
+    max_minutes: NotNegative | None = None
     """Stop, with a checkpoint, after so many minutes."""
 
 

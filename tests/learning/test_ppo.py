@@ -214,7 +214,7 @@ def test_a_gradient_in_parts_is_the_gradient():
 
 
 def test_parts_must_be_equal():
-    message = r"ppo\.minibatch_size \(12\).*\(4 x 2\)"
+    message = r"minibatch_size \(12\) must be a multiple of chunk x accumulation \(8\)"
     with pytest.raises(ValueError, match=message):
         PPOConfig(horizon=8, chunk=4, minibatch_size=12, accumulation=2)
 
@@ -253,16 +253,28 @@ def test_less_than_a_pass_is_without_repetition():
 def test_a_minibatch_larger_than_the_experience_is_refused():
     config = PPOConfig(horizon=4, chunk=4, minibatch_size=16)
     network = NetworkConfig(hidden=4, memory=4)
-    trainer = Trainer(AutoReset(ConstantReward(), 3), network, config)
-    learner = jax.eval_shape(trainer.init, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"ppo\.minibatch_size \(16\).*\(12\)"):
-        jax.eval_shape(trainer.iterate, learner)
+    with pytest.raises(ValueError, match=r"minibatch_size \(16\).* 12 .*4 would do"):
+        Trainer(AutoReset(ConstantReward(), 3), network, config)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "accumulation", "expected"),
+    [(512, 1, 2560), (64, 1, 320), (1, 1, 10), (3, 1, 10), (512, 3, 2550)],
+)
+def test_minibatches_follow_the_number_of_environments(
+    num_envs, accumulation, expected
+):
+    """A quarter of an iteration's transitions, in whole chunks."""
+    config = PPOConfig(accumulation=accumulation)
+    assert config.minibatch(num_envs * config.horizon) == expected
+    trainer = Trainer(AutoReset(ConstantReward(), num_envs), NetworkConfig(), config)
+    assert trainer._config.minibatch_size == expected
 
 
 @pytest.mark.parametrize("name", ["horizon", "minibatch_size"])
 def test_indivisible_chunks_are_refused(name):
     sizes = {"horizon": 8, "minibatch_size": 8, "chunk": 4, name: 9}
-    with pytest.raises(ValueError, match=rf"ppo\.{name} \(9\).*ppo\.chunk \(4\)"):
+    with pytest.raises(ValueError, match=rf"{name} \(9\).*chunk \(4\); 8 does"):
         PPOConfig(**sizes)
 
 

@@ -254,7 +254,7 @@ def test_environment_metrics_are_summed_over_devices(on_devices):
 
 def test_a_minibatch_must_be_dealt_evenly_to_the_devices():
     ppo = PPOConfig(horizon=8, chunk=4, minibatch_size=12)
-    with pytest.raises(ValueError, match=r"ppo\.minibatch_size \(12\).*2 devices"):
+    with pytest.raises(ValueError, match=r"minibatch_size \(12\).* 8: .*2 devices"):
         Trainer(AutoReset(Memory(), 4), NETWORK, ppo, devices=jax.devices() * 2)
 
 
