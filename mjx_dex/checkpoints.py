@@ -3,6 +3,9 @@
 import contextlib
 import hashlib
 import json
+import logging
+import shutil
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -68,21 +71,34 @@ class CheckpointFolder:
             return
         folder = self.path / str(step)
         try:
-            saves = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-            self._manager.save(step, args=ocp.args.Composite(**saves))
-            self._manager.wait_until_finished()
+            with _quiet():
+                self._write(step, items)
             if jax.process_index() == 0:
                 write_at_once(folder / CHECKSUMS, json.dumps(_checksums(folder)))
             multihost_utils.sync_global_devices("checksums are written")
         except Exception as error:
+            self._clear_unfinished(step)
             raise CheckpointError(
-                f"cannot save checkpoint {folder}: {_first_line(error)}; "
-                f"the latest complete one is {self.latest()}"
+                f"cannot save checkpoint {folder}: {_reason(error)}; {self._latest()}"
             ) from error
+
+    def _write(self, step: int, items: dict[str, Any]) -> None:
+        saves = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        self._manager.save(step, args=ocp.args.Composite(**saves))
+        self._manager.wait_until_finished()
+
+    def _clear_unfinished(self, step: int) -> None:
+        """Remove what there is of a checkpoint: a full disk needs the room."""
+        for folder in self.path.glob(f"{step}.*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def latest(self) -> int | None:
         """Step of the latest complete checkpoint, if there is one."""
         return self._manager.latest_step()
+
+    def _latest(self) -> str:
+        step = self.latest()
+        return "there is no other" if step is None else f"the latest is {step}"
 
     @contextlib.contextmanager
     def reading(self, unread: tuple[str, ...] = ()):
@@ -199,6 +215,37 @@ def check_shapes(found: dict[str, tuple], expected: dict[str, tuple]) -> None:
                 f"it is of another configuration: {name} has shape "
                 f"{found.get(name)} there and {expected.get(name)} here"
             )
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the pages that orbax prints of an error that it raises as well.
+
+    After an error the silence stays: its threads print until the process ends.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    hook = sys.unraisablehook
+
+    def unraisable(found):
+        if str(found.exc_value) != "Event loop is closed":
+            hook(found)
+
+    for logger in loggers:
+        logger.addFilter(_is_harmless)
+    sys.unraisablehook = unraisable
+    yield
+    for logger in loggers:
+        logger.removeFilter(_is_harmless)
+    sys.unraisablehook = hook
+
+
+def _is_harmless(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.WARNING
+
+
+def _reason(error: Exception) -> str:
+    full = "No space left on device"
+    return full if full in str(error) else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

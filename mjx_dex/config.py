@@ -203,9 +203,7 @@ class TaskConfig(Checked):
     def validate(self):
         """See ``Checked``."""
         if not self.policy_inputs:
-            raise SettingError(
-                "policy_inputs", "is empty; the policy must see something"
-            )
+            raise SettingError("policy_inputs", "is empty; give at least one")
         for k, name in enumerate(self.policy_inputs):
             if name in self.policy_inputs[:k]:
                 raise SettingError(f"policy_inputs[{k}]", f"repeats {name}")
@@ -418,10 +416,10 @@ class RandomizationConfig(Checked):
         others = {"preset", "off", "on", "adaptive"}
         effects = [name for name in self.__dataclass_fields__ if name not in others]
         known = [*effects, *get_args(Group)]
-        for field, entries in (("off", self.off), ("on", self.on)):
+        for name, entries in (("off", self.off), ("on", self.on)):
             for k, entry in enumerate(entries):
                 if entry not in known:
-                    raise SettingError(f"{field}[{k}]", _unknown_effect(entry, known))
+                    raise SettingError(f"{name}[{k}]", _unknown_effect(entry, known))
 
 
 def _unknown_effect(entry: str, known: list[str]) -> str:
@@ -482,11 +480,11 @@ class PPOConfig(Checked):
     """Discount per control step."""
     gae_lambda: Share = 0.95
     """Generalized advantage estimation's lambda."""
-    entropy: NotNegative = 0.01
+    entropy: real(0, 1e3) = 0.01
     """Weight of the entropy bonus, summed over action coordinates."""
     clip: real(0, 1, above=True) = 0.2
     """Probability ratios are clipped to 1 +- this."""
-    value_weight: NotNegative = 1.0
+    value_weight: real(0, 1e6) = 1.0
     """Weight of the value loss; the networks are separate, so it acts through Adam's
     epsilon and the gradient's norm only."""
     learning_rate: Share = 3e-4

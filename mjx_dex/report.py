@@ -1,20 +1,23 @@
 """What a run tells people: metrics.jsonl, TensorBoard, a progress bar, a curve."""
 
+import itertools
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mjx_dex import settings
+from mjx_dex.board import Board
 
 
 def summarize(
@@ -98,13 +101,8 @@ class RunLog:
             end: number of env steps at which the bar ends.
         """
         self._said = set()
-        self._path = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(folder) if row["iteration"] <= iteration]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = self._path.open("a")
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=iteration + 1
-        )
+        self._file = append_rows(folder, lambda row: row["iteration"] <= iteration)
+        self._board = Board(folder / "tensorboard", iteration + 1)
         self._bar = tqdm(
             total=end,
             initial=env_steps,
@@ -118,11 +116,10 @@ class RunLog:
     def write(self, iteration: int, row: dict[str, float], minutes_left: float | None):
         """Log one iteration's summary."""
         row = {"iteration": iteration, "time": time.time()} | row
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for name, value in row.items():
-            if name not in ("iteration", "time"):
-                self._board.add_scalar(name, value, iteration)
+        write_row(self._file, row)
+        clock = ("iteration", "time")
+        drawn = {name: value for name, value in row.items() if name not in clock}
+        self._board.scalars(drawn, iteration)
         shown = {
             "goals/episode": f"{row['goals_per_episode']:.2f}",
             "kl": f"{row['kl']:.3f}",
@@ -166,18 +163,59 @@ class RunLog:
         self._board.close()
 
 
+METRICS = "metrics.jsonl"
+"""In a run's folder."""
+
+
+def append_rows(folder: Path, is_kept: Callable[[dict], bool]) -> TextIO:
+    """Open a run's metrics to write more; what is there is not written again.
+
+    Args:
+        folder: of the run.
+        is_kept: whether a row is from before the checkpoint that the run continues
+            from; the first that is not, and all after it, are cut off.
+    """
+    path, size = folder / METRICS, 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                row = _complete_row(line)
+                if row is None or not is_kept(row):
+                    break
+                size += len(line)
+        os.truncate(path, size)
+    return path.open("a", encoding="utf-8")
+
+
+def write_row(file: TextIO, row: dict) -> None:
+    """Write a row of metrics, for others to read at once.
+
+    Raises:
+        OSError: if it cannot be written, for example on a full disk; it names the file.
+    """
+    try:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file.name) from error
+
+
+def _complete_row(line: bytes) -> dict | None:
+    """A line's content, or None if the run was killed while it wrote it."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except json.JSONDecodeError:
+        return None
+
+
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """All complete lines of a run's metrics.jsonl, oldest first."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # the run was killed while it wrote this line
-    return rows
+    with path.open("rb") as file:
+        rows = map(_complete_row, file)
+        return list(itertools.takewhile(lambda row: row is not None, rows))
 
 
 def plot_learning_curve(folder: Path) -> Path | None:

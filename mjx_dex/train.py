@@ -11,15 +11,15 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_dex import lineage, processes, report, settings, sources
+from mjx_dex import lineage, processes, report, run_folder, settings, sources
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
 from mjx_dex.learning import Learner, Trainer, resuming
@@ -27,6 +27,7 @@ from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.lineage import Lineage
 from mjx_dex.physics import choose_engine
 from mjx_dex.ranges import Count, NotNegative, whole
+from mjx_dex.run_folder import RunFolder
 from mjx_dex.sources import Source
 from mjx_dex.task import BankedEnvironments, make_env, with_buffers
 
@@ -76,12 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         config = settings.config_of(command)
         log.info("physics engine: %s (%s)", *choose_engine(config.engine))
-        run_dir = prepare_run(command)
-        train(config, run_dir, command, started)
+        with ended_by_signals(), prepare_run(command) as folder:
+            train(config, folder, command, started)
     except (ValueError, OSError, ImportError, CheckpointError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         processes.leave()
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        processes.leave()
+        return 130
     except BaseException:
         if jax.process_count() > 1:
             traceback.print_exc()
@@ -125,9 +130,9 @@ def parse(arguments: list[str]) -> TrainCommand:
         raise ValueError("--from-run begins a run and --resume continues one: give one")
     if "--resume" in arguments:
         run_dir = run_dir or latest_run()
-        if not (run_dir / "config.yaml").exists():
+        if not run_folder.is_run(run_dir):
             raise ValueError(f"--resume: there is no run in {run_dir}")
-        base = base or run_dir / "config.yaml"
+        base = base or run_dir / run_folder.CONFIG
     if base is None and not origin:
         base = "quickstart" if jax.default_backend() == "cpu" else "single_gpu"
         log.info("configuration: %s (JAX runs on %s)", base, jax.default_backend())
@@ -143,33 +148,37 @@ def parse(arguments: list[str]) -> TrainCommand:
 
 def latest_run() -> Path:
     """The run in ``runs/`` that was written to last."""
-    runs = sorted(RUNS.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    found = RUNS.glob(f"*/{run_folder.CONFIG}")
+    runs = sorted(found, key=lambda path: path.stat().st_mtime)
     if not runs:
         raise ValueError(f"--resume: there is no run in {RUNS.resolve()}")
     return runs[-1].parent
 
 
-def prepare_run(command: TrainCommand) -> Path:
-    """Make the run's folder.
+@contextlib.contextmanager
+def prepare_run(command: TrainCommand) -> Iterator[RunFolder]:
+    """The run's folder while it is trained, for no other process.
 
     Raises:
-        ValueError: if it holds a run already; in all processes, if in any.
+        ValueError: if it cannot be had; in all processes, if in the main one.
     """
-    run_dir = command.run_dir or RUNS / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    # Checkpoints alone are what is left of a run that lost its configuration.
-    parts = (run_dir / "config.yaml", run_dir / "checkpoints")
-    is_taken = not command.resume and any(part.exists() for part in parts)
-    is_bundle = (run_dir / "manifest.json").exists()
-    is_taken, is_bundle = processes.any_process(is_taken, is_bundle)
-    if is_taken:
-        raise ValueError(
-            f"--run-dir: {run_dir} holds a run already; add --resume to go on with it, "
-            "or give another folder"
-        )
-    if is_bundle:
-        raise ValueError(f"--run-dir: {run_dir} is a bundle; give another folder")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return run_dir
+    with contextlib.ExitStack() as stack:
+        folder, refusal = None, ""
+        if processes.is_main():
+            try:
+                folder = stack.enter_context(_claim(command))
+            except (ValueError, OSError) as error:
+                refusal = str(error)
+        (is_refused,) = processes.any_process(bool(refusal))
+        if is_refused:
+            raise ValueError(refusal or "the main process cannot use --run-dir")
+        yield folder or RunFolder(command.run_dir, is_new=not command.resume)
+
+
+def _claim(command: TrainCommand) -> contextlib.AbstractContextManager[RunFolder]:
+    if command.resume:
+        return run_folder.resume(command.run_dir)
+    return run_folder.begin(command.run_dir, RUNS)
 
 
 def make_trainer(config: Config, devices: list[jax.Device] | None = None) -> Trainer:
@@ -199,27 +208,31 @@ def make_trainer(config: Config, devices: list[jax.Device] | None = None) -> Tra
     return Trainer(vector_env, config.network, config.ppo, devices)
 
 
-def train(config: Config, run_dir: Path, command: TrainCommand, started: float) -> None:
+def train(
+    config: Config, folder: RunFolder, command: TrainCommand, started: float
+) -> None:
     """Train until ``max_env_steps``, ``max_minutes`` or Ctrl-C, saving on the way.
 
     Args:
         config: of the run.
-        run_dir: where everything is written.
+        folder: where everything is written.
         command: what to begin with, and how long to train since ``started``.
         started: ``time.monotonic()`` when the command began.
     """
+    run_dir = folder.path
     trainer = make_trainer(with_buffers(config))
     engine, _ = choose_engine(config.engine)
     checkpoints = Checkpoints(
-        run_dir / "checkpoints",
+        run_dir / run_folder.CHECKPOINTS,
         whole=config.checkpoint == "whole",
         kind=environment_digest(config, engine),
     )
     with explained(checkpoints):
         learner, line = begin(config, run_dir, command, trainer, checkpoints, started)
         checkpoints.save(trainer, learner)
-    if not command.resume:
+    if folder.is_new:
         record(config, run_dir, line)
+        folder.begun()
     iteration = begun_at = int(learner.iteration)
     env_steps = line.env_steps(iteration)
     end = line.begun_at + config.max_env_steps
@@ -270,7 +283,7 @@ def record(config: Config, run_dir: Path, line: Lineage) -> None:
     if processes.is_main():
         # The configuration comes last: a run that has one can be resumed.
         lineage.write(run_dir, line)
-        settings.save(config, run_dir / "config.yaml")
+        settings.save(config, run_dir / run_folder.CONFIG)
 
 
 def begin(
@@ -285,7 +298,7 @@ def begin(
     engine, _ = choose_engine(config.engine)
     line, iteration, env_steps, before = Lineage(), 0, 0, config
     if command.resume:
-        line, before = lineage.read(run_dir), settings.load(run_dir / "config.yaml")
+        line, before = lineage.read(run_dir), settings.load(run_dir / run_folder.CONFIG)
         learner = _resumed(config, before, run_dir, trainer, checkpoints, line)
         iteration = checkpoints.latest()
         env_steps = line.env_steps(iteration)
@@ -423,7 +436,7 @@ def explained(checkpoints: Checkpoints):
         elif jax.process_count() > 1:
             reason = f"another process was lost, or could not be reached ({reason})"
         raise TrainingError(f"{reason}; {_latest(checkpoints)}") from error
-    except TrainingError as error:
+    except (TrainingError, OSError) as error:
         raise TrainingError(f"{error}; {_latest(checkpoints)}") from error
 
 
@@ -457,6 +470,20 @@ class Clock:
         if self._deadline is not None:
             seconds = min(seconds, self._deadline - now)
         return max(seconds, 0.0) / 60
+
+
+@contextlib.contextmanager
+def ended_by_signals():
+    """SIGTERM, which SLURM and containers send, interrupts as Ctrl-C does."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopOnInterrupt:

@@ -539,8 +539,8 @@ def test_the_floor_is_never_touched():
 
 
 def test_unknown_shape():
-    with pytest.raises(ValueError, match=r"object\.shape: 'pen' is not one of block"):
-        build(ObjectConfig(shape="pen"))
+    with pytest.raises(ValueError, match="shape is 'pen'; it must be one of"):
+        ObjectConfig(shape="pen")
 
 
 def test_missing_calibration_file(tmp_path):

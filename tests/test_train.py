@@ -6,6 +6,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from mjx_dex import evaluate, report, train
@@ -73,9 +74,9 @@ def test_a_run_is_not_overwritten(run_dir, capsys):
 
 
 def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path, capsys):
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/7").mkdir(parents=True)
     error = error_of([*TINY, "--run-dir", str(tmp_path)], capsys)
-    assert f"{tmp_path} holds a run already" in error
+    assert f"{tmp_path / 'checkpoints'} holds checkpoints of a run without" in error
 
 
 def test_an_unknown_key_is_one_line(tmp_path, capsys):
@@ -111,18 +112,25 @@ def test_bad_values_are_one_line(tmp_path, capsys):
     assert "teapot" in error_of(arguments, capsys)
 
 
-def test_spoiled_networks_end_training_in_one_line(tmp_path, capsys):
+def test_spoiled_networks_end_training_in_one_line(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
     arguments = [*TINY, "--run-dir", str(folder)]
     assert train.main([*arguments, "--max-env-steps", "16"]) == 0
     capsys.readouterr()
-    # Steps so long that numbers overflow.
-    steep = ["--ppo.kl-target", "None", "--ppo.learning-rate", "1e38"]
-    resumed = ["--resume", "--run-dir", str(folder), "--max-env-steps", "160", *steep]
-    error = error_of(resumed, capsys)
+    iterate = train.Trainer.iterate
+
+    def overflow(trainer, learner):
+        infinite = jax.tree.map(lambda x: jnp.inf * x, learner.parameters)
+        return iterate(trainer, learner.replace(parameters=infinite))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "iterate", overflow)
+        resumed = ["--resume", "--run-dir", str(folder), "--max-env-steps", "160"]
+        error = error_of(resumed, capsys)
     assert "parameters became infinite or NaN in iteration 2" in error
     assert "--resume continues from the checkpoint of iteration 1" in error
     gentle = ["--ppo.learning-rate", "1e-4", "--max-env-steps", "48"]
+    gentle += ["--ppo.kl-target", "None"]
     assert train.main(["--resume", "--run-dir", str(folder), *gentle]) == 0
     assert rows(folder)[-1]["learning_rate"] == pytest.approx(1e-4)
 

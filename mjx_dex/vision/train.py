@@ -3,14 +3,12 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mjx_dex import settings
+from mjx_dex import run_folder, settings
+from mjx_dex.board import Board
 from mjx_dex.checkpoints import (
     ONLY,
     CheckpointError,
@@ -31,8 +29,9 @@ from mjx_dex.checkpoints import (
 )
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import NotNegative
-from mjx_dex.report import read_metrics
-from mjx_dex.train import StopOnInterrupt, set_up_process
+from mjx_dex.report import append_rows, read_metrics, write_row
+from mjx_dex.run_folder import RunFolder
+from mjx_dex.train import StopOnInterrupt, ended_by_signals, set_up_process
 from mjx_dex.vision import dataset, pictures
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.learner import PoseLearner, PoseTrainer
@@ -80,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_process()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
-        train(command, started)
+        with ended_by_signals(), _claim(command) as folder:
+            train(command, folder, started)
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
@@ -101,27 +101,18 @@ def parse(arguments: list[str]) -> TrainCommand:
     base = settings.early_option(arguments, "--config")
     run_dir = settings.early_option(arguments, "--run-dir")
     if "--resume" in arguments:
-        if run_dir is None or not (Path(run_dir) / "config.yaml").exists():
+        if run_dir is None or not run_folder.is_run(Path(run_dir)):
             raise ValueError(f"--resume: there is no run in --run-dir {run_dir}")
-        base = base or Path(run_dir) / "config.yaml"
+        base = base or Path(run_dir) / run_folder.CONFIG
     if base is None:
         base = "cpu" if jax.default_backend() == "cpu" else "gpu"
         log.info("configuration: %s (JAX runs on %s)", base, jax.default_backend())
-    command = settings.from_command_line(
+    return settings.from_command_line(
         TrainCommand,
         settings.load(base, VisionConfig, PRESETS),
         arguments,
         description=__doc__,
     )
-    if not command.run_dir:
-        name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        command = dataclasses.replace(command, run_dir=RUNS / name)
-    elif not command.resume and (command.run_dir / "checkpoints").exists():
-        raise ValueError(
-            f"--run-dir: {command.run_dir} holds a run already; add --resume to go on "
-            "with it, or give another folder"
-        )
-    return command
 
 
 def over_preset(
@@ -133,9 +124,16 @@ def over_preset(
     return settings.from_command_line(command, config, arguments, description)
 
 
-def train(command: TrainCommand, started: float) -> None:
+def _claim(command: TrainCommand) -> contextlib.AbstractContextManager[RunFolder]:
+    """The run's folder while it is trained, for no other process."""
+    if command.resume:
+        return run_folder.resume(command.run_dir)
+    return run_folder.begin(command.run_dir, RUNS)
+
+
+def train(command: TrainCommand, folder: RunFolder, started: float) -> None:
     """Train until all batches are learned from, ``max_minutes`` or Ctrl-C."""
-    config, run_dir = settings.config_of(command, VisionConfig), command.run_dir
+    config, run_dir = settings.config_of(command, VisionConfig), folder.path
     scene = build_scene(config.hand, config.object, config.rig)
     workers = config.workers or available_cores()
     renderer = make_renderer(config.renderer, scene.model, config.rig.size, workers)
@@ -145,13 +143,14 @@ def train(command: TrainCommand, started: float) -> None:
         trainer = PoseTrainer(config)
         learner = trainer.init(jax.random.key(config.seed), scales_of(scene, config))
         # Not before all that may be wrong with the options: it makes the folder.
-        checkpoints = CheckpointFolder(run_dir / "checkpoints")
+        checkpoints = CheckpointFolder(run_dir / run_folder.CHECKPOINTS)
         if command.resume:
             learner = restore(checkpoints, learner)
         else:
             checkpoints.save(0, {ONLY: learner})
         # A run that has a configuration has a checkpoint, too, and can be resumed.
-        settings.save(config, run_dir / "config.yaml")
+        settings.save(config, run_dir / run_folder.CONFIG)
+        folder.begun()
         minutes = np.inf if command.max_minutes is None else command.max_minutes
         deadline = started + 60 * minutes
         batches = batches_of(scene, config, renderer, int(learner.batches))
@@ -287,11 +286,8 @@ class TrainLog:
         self, folder: Path, config: VisionConfig, scene: VisionScene, done: int
     ):
         # Those after the checkpoint, before the run was cut off, come again.
-        kept = [row for row in read_metrics(folder) if row["batch"] <= done]
-        path = folder / "metrics.jsonl"
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+        self._file = append_rows(folder, lambda row: row["batch"] <= done)
+        self._board = Board(folder / "tensorboard", done + 1)
         self._bar = tqdm(
             total=config.learning.batches,
             initial=done,
@@ -304,10 +300,8 @@ class TrainLog:
 
     def write(self, number: int, metrics: dict[str, float]) -> None:
         """Log one batch."""
-        self._file.write(json.dumps({"batch": number} | metrics) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, number)
+        write_row(self._file, {"batch": number} | metrics)
+        self._board.scalars(metrics, number)
         self._bar.update()
         text = (
             f"{metrics['rotation_degrees']:.1f} deg, {metrics['position_mm']:.1f} mm, "
@@ -326,7 +320,7 @@ class TrainLog:
         found = trainer.predict(learner, jnp.asarray(images))
         truth = jax.tree.map(lambda x: x[:4], batch.poses)
         sheet = pictures.with_poses(images, found, truth, self._scene)
-        self._board.add_image("poses", sheet, number, dataformats="HWC")
+        self._board.image("poses", sheet, number)
 
     def __enter__(self):
         return self

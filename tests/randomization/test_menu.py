@@ -1,6 +1,7 @@
 """Walks the menu: what holds for every effect of it."""
 
 import dataclasses
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mjx_dex.config import Config, RandomizationConfig, replace
+from mjx_dex.config import (
+    Config,
+    Group,
+    Input,
+    Preset,
+    RandomizationConfig,
+    replace,
+)
 from mjx_dex.randomization import Randomization, menu, physics
 from mjx_dex.randomization.adaptive import whole_ranges
 from mjx_dex.randomization.draws import SIGNAL_EFFECTS
+from mjx_dex.task.observations import SIZES
 from mjx_dex.types import EffectMemory, EpisodeDraw, PhysicsDraw, Sensors
 
 PERIOD = 0.08
@@ -147,10 +156,17 @@ def test_groups_are_switched_as_one():
 
 @pytest.mark.parametrize("field", ["on", "off"])
 def test_an_unknown_effect_is_an_error_that_suggests_one(field):
-    config = RandomizationConfig(**{field: ("backlach",)})
-    message = rf"randomization\.{field}: 'backlach'.*did you mean backlash"
+    message = rf"{field}\[0\] is 'backlach'.*did you mean backlash"
     with pytest.raises(ValueError, match=message):
-        menu.enabled_effects(config)
+        RandomizationConfig(**{field: ("backlach",)})
+
+
+def test_names_that_a_configuration_may_hold_are_the_menus():
+    fields = set(RandomizationConfig.__dataclass_fields__)
+    assert fields - {"preset", "off", "on", "adaptive"} == set(menu.EFFECTS)
+    assert get_args(Group) == tuple(menu.GROUPS)
+    assert get_args(Preset) == tuple(menu.PRESETS)
+    assert set(get_args(Input)) == set(SIZES)
 
 
 # --- physics effects: (parameters, draw, nominal) -> parameters ---
