@@ -1,5 +1,6 @@
 """What a run tells people: metrics.jsonl, TensorBoard, a progress bar, a curve."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -157,10 +158,17 @@ class RunLog:
         return self
 
     def __exit__(self, *_):
-        """Flush everything to disk."""
+        """Close what was written, row by row."""
         self._bar.close()
-        self._file.close()
-        self._board.close()
+        close_quietly(self._file, self._board)
+
+
+def close_quietly(*logs) -> None:
+    """Close files whose rows are written: a full disk was an error already, or costs
+    a few steps of TensorBoard's curves."""
+    for log in logs:
+        with contextlib.suppress(OSError):
+            log.close()
 
 
 METRICS = "metrics.jsonl"

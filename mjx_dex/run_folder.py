@@ -26,8 +26,7 @@ CHECKPOINTS = "checkpoints"
 STARTING = "starting"
 """Mark of a start that is not finished."""
 _NOTHING = "{0} has no complete checkpoint; delete {0}/config.yaml to begin anew there"
-TRIES = 20
-"""To remove a folder."""
+CLEARINGS = 10
 LOCK = "lock"
 """Locked by the process that trains, and by nobody once that has ended, however."""
 
@@ -140,11 +139,11 @@ def _complete(checkpoints: Path) -> list[Path]:
 
 def _clear(path: Path) -> None:
     """Remove what a start leaves that did not get to its end."""
-    for _ in range(TRIES):
-        if not (path / CHECKPOINTS).exists():
-            break
-        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
-        time.sleep(0.1)  # threads of a failed save make folders for a moment yet
+    checkpoints = path / CHECKPOINTS
+    # Threads of a save that has failed make folders for a moment yet.
+    for _ in range(CLEARINGS if checkpoints.exists() else 0):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        time.sleep(0.05)
     for name in (LINEAGE, STARTING):
         (path / name).unlink(missing_ok=True)
 

@@ -166,6 +166,9 @@ def test_damaged_environments_keep_nobody_from_what_was_learned(trainer, key, tm
 
 KILLED_WHILE_SAVING = """
 import os, signal, sys
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -205,9 +208,37 @@ def test_a_full_disk_is_reported(trainer, key, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints._folder._manager, "save", full)
     learner, _ = iterate(trainer, learner, 1)
-    with pytest.raises(CheckpointError, match=r"No space left.*complete one is 1"):
+    with pytest.raises(CheckpointError, match=r"No space left.*the latest is 1"):
         checkpoints.save(trainer, learner)
     checkpoints.close()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from mjx_dex.checkpoints import ONLY, CheckpointFolder
+folder = CheckpointFolder(Path(sys.argv[1]))
+arrays = np.random.default_rng(0).normal(size=(40, 30_000)).astype(np.float32)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    folder.save(0, {ONLY: {str(k): x for k, x in enumerate(arrays)}})
+except Exception as error:
+    print(f"error: {error}", file=sys.stderr)
+"""
+"""Saves where no file may become large: the system refuses a write, as on a full disk.
+"""
+
+
+def test_a_write_that_fails_is_one_line_and_leaves_nothing(tmp_path):
+    """Orbax's threads fail one by one, and each would print pages."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: cannot save checkpoint {tmp_path}/0: ")
+    assert line.endswith("there is no other")
+    assert not [x for x in tmp_path.iterdir() if x.name.isdigit()]
 
 
 def test_nan_in_one_world_is_counted_and_does_not_spread(trainer, key):

@@ -1,6 +1,8 @@
 import json
+import math
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -8,8 +10,10 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from mjx_dex import evaluate, report, train
+from mjx_dex import evaluate, report, run_folder, train
+from mjx_dex.board import Board
 
 TINY = [
     *("--engine", "native", "--num-envs", "4", "--task.start-steps", "3"),
@@ -174,6 +178,83 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     assert len(said) == 3
     assert said[0].startswith("5,000 env steps, 1,200 per second, goals/episode=0.00")
     assert said[0].endswith("minutes left=3")
+
+
+def test_metrics_after_the_checkpoint_are_cut_off_and_nothing_is_rewritten(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    # Not as json writes them: what is kept stays byte for byte.
+    kept = '{"iteration":1}\n{"iteration":2,  "x":NaN}\n'
+    path.write_text(kept + '{"iteration": 3}\n{"iteration": 4')
+    inode = path.stat().st_ino
+    with report.append_rows(tmp_path, lambda row: row["iteration"] <= 2) as file:
+        assert path.read_text() == kept
+        report.write_row(file, {"iteration": 3, "y": 1})
+    assert path.read_text() == kept + '{"iteration": 3, "y": 1}\n'
+    assert path.stat().st_ino == inode
+    assert [row["iteration"] for row in report.read_metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_a_full_disk_names_the_file():
+    with open("/dev/full", "w") as file, pytest.raises(OSError, match="/dev/full"):
+        report.write_row(file, {"iteration": 1})
+
+
+def test_curves_for_tensorboard_are_what_was_logged(tmp_path):
+    board = Board(tmp_path, 3)
+    for step in range(3, 30):
+        board.scalars({"a": 2.0 * step, "b": math.nan}, step)
+    board.close()
+    (path,) = tmp_path.iterdir()
+    found = [Event.FromString(record) for record in records(path)]
+    (start,) = [x for x in found if x.HasField("session_log")]
+    assert start.step == 3 and start.session_log.status == SessionLog.START
+    logged = [
+        (x.step, value.tag, value.simple_value)
+        for x in found
+        for value in x.summary.value
+    ]
+    assert logged == [(step, "a", 2.0 * step) for step in range(3, 30)]
+
+
+def records(path):
+    """Of a TFRecord file: a length of 8 bytes, its checksum of 4, data, checksum."""
+    content = path.read_bytes()
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        yield content[12 : 12 + length]
+        content = content[16 + length :]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_start_that_is_interrupted_is_one_line_and_leaves_nothing(tmp_path, number):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mjx_dex.train", *TINY, "--run-dir", str(folder)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        while "starting 4 environments" not in (line := process.stderr.readline()):
+            assert line, "it ended"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.splitlines() == ["interrupted"]
+    assert not folder.exists()
+
+
+def test_a_run_that_is_trained_is_not_trained_twice(run_dir, capsys):
+    with run_folder.resume(run_dir):
+        arguments = ["--resume", "--run-dir", str(run_dir), "--max-env-steps", "480"]
+        assert "is in use: process" in error_of(arguments, capsys)
+
+
+def test_a_start_that_fails_leaves_no_folder(tmp_path, capsys):
+    folder = tmp_path / "runs/x"
+    arguments = [*TINY, "--run-dir", str(folder), "--hand.calibration", "none.json"]
+    assert "none.json" in error_of(arguments, capsys)
+    assert not folder.parent.exists()
+    assert train.main([*TINY, "--run-dir", str(folder), "--max-env-steps", "16"]) == 0
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):

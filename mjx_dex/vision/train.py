@@ -29,7 +29,7 @@ from mjx_dex.checkpoints import (
 )
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import NotNegative
-from mjx_dex.report import append_rows, read_metrics, write_row
+from mjx_dex.report import append_rows, close_quietly, read_metrics, write_row
 from mjx_dex.run_folder import RunFolder
 from mjx_dex.train import StopOnInterrupt, ended_by_signals, set_up_process
 from mjx_dex.vision import dataset, pictures
@@ -327,8 +327,7 @@ class TrainLog:
 
     def __exit__(self, *_):
         self._bar.close()
-        self._board.close()
-        self._file.close()
+        close_quietly(self._file, self._board)
 
 
 def plot_learning_curve(run_dir: Path) -> None:
