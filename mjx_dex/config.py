@@ -604,7 +604,8 @@ class Config(Checked):
     @property
     def goal_steps(self) -> int:
         """Control steps in which a goal must be met."""
-        return math.ceil(self.task.goal.seconds / self.physics.control_period - 1e-9)
+        steps = math.ceil(self.task.goal.seconds / self.physics.control_period - 1e-9)
+        return min(steps, 2**31 - 1)  # environments count in 32 bits
 
 
 def replace(config: Config, **changes) -> Config:
