@@ -375,7 +375,10 @@ def _continued(source: Source, config: Config, trainer: Trainer) -> Learner:
         learner, carried, anew = resuming.resume(trainer, source.arrays, key)
     except ValueError as error:
         different = shape_differences(source.config, config)
-        reason = f"its networks are others: {'; '.join(different)}"
+        reason = (
+            f"its networks are others: {'; '.join(different)}; give its values, or "
+            "begin with new networks in another --run-dir"
+        )
         raise ValueError(f"{source.path}: {reason if different else error}") from error
     there = source.sessions[-1] if source.sessions else None
     sizes = f"{config.num_envs} on {engine} now"

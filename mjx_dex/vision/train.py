@@ -145,7 +145,7 @@ def train(command: TrainCommand, folder: RunFolder, started: float) -> None:
         # Not before all that may be wrong with the options: it makes the folder.
         checkpoints = CheckpointFolder(run_dir / run_folder.CHECKPOINTS)
         if command.resume:
-            learner = restore(checkpoints, learner)
+            learner = _resumed(checkpoints, learner, config, run_dir)
         else:
             checkpoints.save(0, {ONLY: learner})
         # A run that has a configuration has a checkpoint, too, and can be resumed.
@@ -240,6 +240,28 @@ def scales_of(scene: VisionScene, config: VisionConfig) -> Scales:
     draw = make_draw(scene, config.states, config.appearance, STATISTICS_SCENES)
     poses = draw(jax.random.key(config.seed + 2)).poses
     return Scales.of(poses, config.object.size / 2)
+
+
+def _resumed(
+    checkpoints: CheckpointFolder,
+    like: PoseLearner,
+    config: VisionConfig,
+    run_dir: Path,
+) -> PoseLearner:
+    """The run's latest learner; another net than it has is refused by name."""
+    try:
+        return restore(checkpoints, like)
+    except CheckpointError as error:
+        before = settings.load(run_dir / run_folder.CONFIG, VisionConfig)
+        different = [
+            x for x in settings.differences(before, config) if x.startswith("net.")
+        ]
+        if not different:
+            raise
+        raise CheckpointError(
+            f"{run_dir}: its net is another: {'; '.join(different)}; give its values, "
+            "or begin a new net in another --run-dir"
+        ) from error
 
 
 def restore(checkpoints: CheckpointFolder, like: PoseLearner) -> PoseLearner:

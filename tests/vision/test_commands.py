@@ -353,4 +353,5 @@ def test_what_is_not_there_is_one_line(run_dir, tmp_path, capsys):
 
 def test_a_net_of_another_configuration_is_one_line(run_dir, capsys):
     arguments = ["--resume", "--run-dir", str(run_dir), "--net.hidden", "64"]
-    assert "of another configuration" in error_of(train, arguments, capsys)
+    line = error_of(train, arguments, capsys)
+    assert "its net is another: net.hidden" in line and "--run-dir" in line
