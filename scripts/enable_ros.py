@@ -28,7 +28,7 @@ def main() -> int:
         print("error: run this with a virtual environment's Python", file=sys.stderr)
         return 1
     path = Path(sysconfig.get_path("purelib")) / "debian_ros.pth"
-    path.write_text(f"{PACKAGES}\n")
+    path.write_text(f"{PACKAGES}\n", encoding="utf-8")
     tried = subprocess.run([sys.executable, "-c", "import rospy"])
     if tried.returncode:
         path.unlink()

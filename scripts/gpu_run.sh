@@ -108,7 +108,8 @@ for k in "${!steps[@]}"; do
     # What was measured before is written down, whatever fails.
     "run_${steps[$k]}" $((${#steps[@]} - k)) || failed+=("${steps[$k]}")
 done
-"$python" scripts/write_results.py "$run" "${STEPS:+STEPS=\"$STEPS\" }scripts/gpu_run.sh $*"
+command=${STEPS:+STEPS=${STEPS@Q} }scripts/gpu_run.sh$(printf " %q" "$@")
+"$python" scripts/write_results.py "$run" "$command"
 if [ ${#failed[@]} != 0 ]; then
     echo "error: failed: ${failed[*]}" >&2
     exit 1
