@@ -15,6 +15,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mjx_dex import settings
+from mjx_dex.files import save_figure, write_at_once
 
 
 def summarize(
@@ -100,8 +101,8 @@ class RunLog:
         self._said = set()
         self._path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(folder) if row["iteration"] <= iteration]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = self._path.open("a")
+        write_at_once(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=iteration + 1
         )
@@ -172,7 +173,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -210,7 +211,7 @@ def plot_learning_curve(folder: Path) -> Path | None:
     axes[-1].set_xlabel("million environment steps")
     axes[0].set_title(folder.name)
     path = folder / "learning_curve.png"
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
     return path
 

@@ -54,7 +54,7 @@ def load(
     """
     path = _find(path, presets)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     return parse(values or {}, str(path), kind)

@@ -15,6 +15,8 @@ ALLOWED = {
     "rotations": set(),
     "trees": set(),
     "files": set(),
+    "terminal": set(),
+    "arguments": set(),
     "checkpoints": {"files", "trees"},
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics"},
@@ -27,6 +29,7 @@ ALLOWED = {
         "randomization",
         "settings",  # its command
         "files",
+        "terminal",
     },
     "task": {
         "config",
@@ -48,11 +51,12 @@ ALLOWED = {
         "calibrate",
         "runs",  # its commands
         "settings",
+        "terminal",
     },
 }
 """Parts of mjx_dex and the parts that each may import."""
 
-COMMANDS = {"physics/precompile.py": {"task", "settings"}}
+COMMANDS = {"physics/precompile.py": {"task", "settings", "files", "terminal"}}
 """What a part's command may import beside that."""
 
 

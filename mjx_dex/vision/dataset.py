@@ -112,5 +112,5 @@ def load(folder: Path) -> Dataset:
                 f"{folder}/{name}.npy is of shape {arrays[name].shape}, not {shape}"
             )
     poses = Pose(jnp.asarray(arrays["positions"]), jnp.asarray(arrays["quaternions"]))
-    about = json.loads((folder / ABOUT).read_text())
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return Dataset(arrays["images"], poses, about)

@@ -21,7 +21,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mjx_dex import settings
+from mjx_dex import settings, terminal
 from mjx_dex.checkpoints import (
     ONLY,
     CheckpointError,
@@ -29,6 +29,7 @@ from mjx_dex.checkpoints import (
     check_shapes,
     shapes,
 )
+from mjx_dex.files import Output, check_outputs, save_figure, write_at_once
 from mjx_dex.physics.native import available_cores
 from mjx_dex.report import read_metrics
 from mjx_dex.train import StopOnInterrupt, set_up_process
@@ -120,6 +121,7 @@ def parse(arguments: list[str]) -> TrainCommand:
             f"--run-dir: {command.run_dir} holds a run already; add --resume to go on "
             "with it, or give another folder"
         )
+    check_outputs(Output("--run-dir", command.run_dir, is_folder=True))
     return command
 
 
@@ -161,8 +163,10 @@ def train(command: TrainCommand, started: float) -> None:
         checkpoints.close()
     plot_learning_curve(run_dir)
     print(f"saved {run_dir} after {done:,} batches")
-    print(f"  continue: python -m mjx_dex.vision.train --resume --run-dir {run_dir}")
-    print(f"  evaluate: python -m mjx_dex.vision.evaluate {run_dir}")
+    train = "mjx_dex.vision.train"
+    again = terminal.shell_command(train, "--resume", "--run-dir", run_dir)
+    print(f"  continue: {again}")
+    print(f"  evaluate: {terminal.shell_command('mjx_dex.vision.evaluate', run_dir)}")
 
 
 def learn(
@@ -288,8 +292,8 @@ class TrainLog:
         # Those after the checkpoint, before the run was cut off, come again.
         kept = [row for row in read_metrics(folder) if row["batch"] <= done]
         path = folder / "metrics.jsonl"
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-        self._file = path.open("a")
+        write_at_once(path, "".join(f"{json.dumps(row)}\n" for row in kept))
+        self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
         self._bar = tqdm(
             total=config.learning.batches,
@@ -356,7 +360,7 @@ def plot_learning_curve(run_dir: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
-    figure.savefig(run_dir / "learning_curve.png", dpi=120)
+    save_figure(figure, run_dir / "learning_curve.png", dpi=120)
     plt.close(figure)
 
 
