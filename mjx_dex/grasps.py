@@ -172,8 +172,10 @@ def _main(arguments: list[str]) -> None:
         )
     if command.every < 1:
         raise ValueError(f"--every: {command.every} is not 1 or more")
-    states = sample(Play(config, policy.agent, command.worlds), command)
     model = build_hand(config.hand, config.object, config.physics).model
+    if command.plot:
+        mujoco.Renderer(model).close()  # where nothing can be drawn, fail now
+    states = sample(Play(config, policy.agent, command.worlds), command)
     observer = Observer(model)
     touches = [observer.touch(qpos) for qpos in states]
     figures = count(touches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -110,6 +111,8 @@ def export(run: Path, config: Config, out: Path, overwrite: bool = False) -> Non
         (unfinished / "policy.onnx").write_bytes(model.SerializeToString())
         write_at_once(unfinished / "manifest.json", json.dumps(manifest, indent=1))
         write_at_once(unfinished / bundle.SUMS, bundle.sums_of(unfinished))
+        if out.exists():
+            shutil.rmtree(out)
 
 
 def weights_of(agent: Agent) -> dict[str, np.ndarray]:

@@ -93,6 +93,7 @@ def picture_formats() -> set[str]:
 def written_at_once(path: Path) -> Iterator[Path]:
     """Path of a file or folder to write, which takes the place of ``path`` in the end.
 
+    A folder does so only where there is none, or an empty one.
     Until then, and after a failure or a kill, ``path`` is what it was.
 
     Raises:
@@ -105,8 +106,6 @@ def written_at_once(path: Path) -> Iterator[Path]:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
-        if place.is_dir() and unfinished.is_dir():
-            shutil.rmtree(place)  # a folder with files in it cannot be replaced
         unfinished.replace(place)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error

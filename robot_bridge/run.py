@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check_files(options: argparse.Namespace) -> None:
     """Raise ValueError, before a hand moves, for files that cannot be written."""
-    record = None if options.no_record else options.record
+    record = None if options.no_record else _recording(options)
     check_outputs(
         Output("--json", options.json),
         Output("--record", record),
@@ -249,10 +249,13 @@ def _start_hand(options, stack) -> Path:
 
 
 def _recorder(options) -> Recorder | NoRecorder:
-    if options.no_record:
-        return NoRecorder()
+    return NoRecorder() if options.no_record else Recorder(_recording(options))
+
+
+def _recording(options) -> Path:
+    """The file that is given, or one named by the time."""
     name = time.strftime("%Y-%m-%d_%H-%M-%S") + f"_{os.getpid()}.mcap"
-    return Recorder(options.record or Path("runs/bridge") / name)
+    return options.record or Path("runs/bridge") / name
 
 
 def _introduce(loaded, info, armed, recorder) -> None:

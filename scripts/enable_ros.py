@@ -12,11 +12,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from robot_bridge import terminal
+
 PACKAGES = Path("/usr/lib/python3/dist-packages")
 
 
 def main() -> int:
     """Write the file and try it; returns the exit status."""
+    terminal.make_printable()
     if not (PACKAGES / "rospy").is_dir():
         print(
             f"error: no rospy in {PACKAGES}: apt-get install python3-rospy "

@@ -18,6 +18,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 minutes=${1:?usage: scripts/gpu_run.sh MINUTES [RUN] [option ...]}
+[[ $minutes =~ ^[0-9]*\.?[0-9]+$ ]] || {
+    echo "error: MINUTES: $minutes is not a number above 0" >&2
+    exit 2
+}
+# Written in the end.
+[[ -w docs/results.md ]] && grep -q "<!-- gpu_run: begin -->" docs/results.md || {
+    echo "error: docs/results.md cannot be written, or has no line <!-- gpu_run: begin -->" >&2
+    exit 2
+}
 run=${2:-runs/gpu}
 options=("${@:3}")
 read -ra steps <<<"${STEPS:-bench train}"

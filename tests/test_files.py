@@ -191,16 +191,19 @@ def test_no_space_for_a_picture_is_one_line(tmp_path, monkeypatch):
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
-def test_folders_are_replaced_whole_or_stay(tmp_path):
+def test_a_folder_is_written_whole_and_never_over_another(tmp_path):
     path = tmp_path / "x.dex"
-    for content in ("first", "second"):
-        with written_at_once(path) as unfinished:
-            unfinished.mkdir()
-            (unfinished / "file").write_text(content)
     with pytest.raises(OSError, match="cannot write"), written_at_once(path) as other:
         other.mkdir()
+        (other / "file").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert (path / "file").read_text() == "second"
+    assert list(tmp_path.iterdir()) == []
+    with written_at_once(path) as unfinished:
+        unfinished.mkdir()
+        (unfinished / "file").write_text("first")
+    with pytest.raises(OSError, match="not empty"), written_at_once(path) as other:
+        other.mkdir()
+    assert (path / "file").read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 
 

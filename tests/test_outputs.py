@@ -5,8 +5,10 @@ who looks at them first fails with another error.
 """
 
 import ast
+import errno
 import itertools
 import json
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -239,6 +241,8 @@ def stand_in(case: str, monkeypatch):
     if case == "grasps":
         nothing = grasps.Touch(np.zeros((5, 3), bool), np.zeros(5, bool), False, False)
         observer = SimpleNamespace(touch=lambda _: nothing)
+        renderer = SimpleNamespace(close=lambda: None)
+        computed(grasps.mujoco, monkeypatch, Renderer=renderer)
         drawn = {"Play": None, "sample": np.zeros((2, 1)), "Observer": observer}
         computed(grasps, monkeypatch, **drawn, **unprintable)
         monkeypatch.setattr(grasps, "draw", lambda *given: given[-1].touch())
@@ -302,6 +306,36 @@ def test_results_are_printed_where_they_cannot_be_saved(
     shown = capsys.readouterr()
     assert shown.out.startswith("the table\n")
     assert shown.err == "error: cannot write x.json: No space left on device\n"
+
+
+def test_a_disk_without_room_for_states_is_told_before_they_are_collected(
+    run_folder, monkeypatch, capsys
+):
+    def fail(file, begin, size):
+        assert size > 4 * 31 * 1000
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def play(*_):
+        return SimpleNamespace(steps=lambda _: pytest.fail("it plays"))
+
+    monkeypatch.setattr(collect, "Play", play)
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    assert collect.main(["run", "--states", "1000", "--out", "x.npy"]) == 1
+    error = "error: cannot write x.npy: No space left on device\n"
+    assert capsys.readouterr().err == error
+    assert not list(run_folder.parent.glob("*.npy"))
+
+
+def test_where_nothing_can_be_drawn_is_told_before_playing(
+    run_folder, monkeypatch, capsys
+):
+    def fail(_):
+        raise grasps.mujoco.FatalError("no OpenGL")
+
+    monkeypatch.setattr(grasps.mujoco, "Renderer", fail)
+    monkeypatch.setattr(grasps, "Play", lambda *_: pytest.fail("it plays"))
+    assert grasps.main(["run", "--plot", "x.png"]) == 1
+    assert "error: nothing can be drawn: no OpenGL" in capsys.readouterr().err
 
 
 def test_figures_of_a_hand_are_saved_before_they_are_printed(

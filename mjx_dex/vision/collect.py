@@ -3,6 +3,7 @@
 Section 5.2: the policy plays in its randomized worlds until there are a million.
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,9 @@ def _main(arguments: list[str]) -> None:
 def collect(play: Play, command: CollectCommand, path: Path) -> None:
     """Write states of worlds at play to a file."""
     states = open_memmap(path, "w+", np.float32, (command.states, LENGTH))
+    with path.open("r+b") as file:
+        # A disk that is too small is told now, and not by a bus error in the end.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     done, key = 0, jax.random.key(command.seed)
     with tqdm(total=command.states, unit=" states", disable=None) as bar:
         for number, (_, after, _) in enumerate(play.steps(key)):
