@@ -268,7 +268,7 @@ def _train(
         *(["--resume"] if is_begun else []),
         *(train_options if not is_begun else []),
         *("--run-dir", str(run.folder), "--max-env-steps", f"{steps:.0f}"),
-        *(["--max-minutes", f"{left:.2f}"] if left < float("inf") else []),
+        *(["--max-minutes", f"{max(left, 0.01):.2f}"] if left < float("inf") else []),
         *(flags(run.changes | {"seed": run.seed}) if not is_begun else []),
     )
     if not _is_trained(run, options):

@@ -37,7 +37,7 @@ out=$(realpath "$run")
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.5}
 
 share() { # minutes for one of $1 equal parts of those that are left
-    awk "BEGIN { print ($minutes - $SECONDS / 60) / $1 }"
+    awk "BEGIN { left = $minutes - $SECONDS / 60; print (left < 0) ? 0 : left / $1 }"
 }
 
 limited() { # MINUTES command ...: ended a minute later, and in time to write down the rest
