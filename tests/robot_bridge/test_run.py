@@ -130,7 +130,7 @@ def test_what_is_no_recording_is_named(content, tmp_path, capsys):
 def test_recordings_are_never_overwritten(recorded, careful_path, capsys):
     arguments = [str(careful_path), *LOCKSTEP, "--record", str(recorded[0])]
     assert run.main(arguments) == 1
-    assert "File exists" in capsys.readouterr().err
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_nan_survives_a_recording(tmp_path):
