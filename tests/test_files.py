@@ -1,4 +1,4 @@
-"""Results are written whole or not at all, and where that cannot be is said before."""
+"""Results are written whole or not at all; what cannot be is reported first."""
 
 import errno
 import os
@@ -86,7 +86,7 @@ def test_devices_and_sockets_are_not_replaced(tmp_path):
 
 
 def test_permissions_are_seen(tmp_path, monkeypatch):
-    """Root may do everything: what other users are told stands in for them."""
+    """Root may do everything: the answer that other users get stands in."""
     path = tmp_path / "x.json"
     path.touch()
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)

@@ -163,7 +163,9 @@ def test_minutes_that_are_no_number_are_one_line(checkout, minutes):
     assert done.stderr == f"error: MINUTES: {minutes} is not a number above 0\n"
 
 
-def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+def test_a_page_that_cannot_be_written_is_reported_before_anything_is_measured(
+    tmp_path,
+):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     done = subprocess.run(
         ["scripts/gpu_run.sh", "20"], cwd=tmp_path, capture_output=True, text=True

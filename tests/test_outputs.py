@@ -32,6 +32,7 @@ from mjx_dex import (
 from mjx_dex.calibrate import __main__ as calibrate
 from mjx_dex.calibrate import hidden
 from mjx_dex.config import Config
+from mjx_dex.physics import precompile
 from mjx_dex.randomization import __main__ as randomization
 from mjx_dex.vision import bench as vision_bench
 from mjx_dex.vision import collect, preview, testset
@@ -71,6 +72,7 @@ FOLDERS = [
     (ablate, ["memory", "--config", "quickstart"], "--folder"),
     (bench, [], "--profile"),
     (testset, [], "--out"),
+    (precompile, [], "--out"),
     (vision_train, ["--config", "smoke"], "--run-dir"),
     (export, ["RUN"], ""),
 ]
@@ -108,7 +110,7 @@ def error_of(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("command", "before", "flag"), FILES)
-def test_files_that_cannot_be_written_are_told_at_once(
+def test_files_that_cannot_be_written_are_reported_at_once(
     command, before, flag, error_of, tmp_path
 ):
     # A suffix that all writers know, but the one of videos.
@@ -127,7 +129,7 @@ def test_files_that_cannot_be_written_are_told_at_once(
 
 
 @pytest.mark.parametrize(("command", "before", "flag"), FOLDERS)
-def test_folders_that_cannot_be_written_are_told_at_once(
+def test_folders_that_cannot_be_written_are_reported_at_once(
     command, before, flag, error_of
 ):
     for path in ("file/x", "/proc/x"):
@@ -141,7 +143,7 @@ def test_folders_that_cannot_be_written_are_told_at_once(
     [*PICTURES, (view, ["RUN"], "--video"), (preview, [], "--out")],
 )
 @pytest.mark.parametrize("name", ["x.foo", "x"])
-def test_formats_that_cannot_be_written_are_told_at_once(
+def test_formats_that_cannot_be_written_are_reported_at_once(
     command, before, flag, name, error_of
 ):
     error = error_of(command, before, flag, name)
@@ -178,7 +180,7 @@ def test_a_recording_and_a_calibration_stay_what_they_were(error_of, tmp_path):
     assert (tmp_path / "recording.mcap").read_bytes() == b"no recording"
 
 
-def test_a_recording_that_is_there_is_told_before_the_hand_is_reached(error_of):
+def test_a_recording_that_is_there_is_reported_before_the_hand_is_reached(error_of):
     error = error_of(run, ["BUNDLE"], "--record", "file")
     assert error == "--record file: is there already; give a new file"
 
@@ -308,7 +310,7 @@ def test_results_are_printed_where_they_cannot_be_saved(
     assert shown.err == "error: cannot write x.json: No space left on device\n"
 
 
-def test_a_disk_without_room_for_states_is_told_before_they_are_collected(
+def test_a_disk_without_room_for_states_is_reported_before_they_are_collected(
     run_folder, monkeypatch, capsys
 ):
     def fail(file, begin, size):
@@ -326,7 +328,7 @@ def test_a_disk_without_room_for_states_is_told_before_they_are_collected(
     assert not list(run_folder.parent.glob("*.npy"))
 
 
-def test_where_nothing_can_be_drawn_is_told_before_playing(
+def test_where_nothing_can_be_drawn_is_reported_before_playing(
     run_folder, monkeypatch, capsys
 ):
     def fail(_):

@@ -64,7 +64,7 @@ def collect(play: Play, command: CollectCommand, path: Path) -> None:
     """Write states of worlds at play to a file."""
     states = open_memmap(path, "w+", np.float32, (command.states, LENGTH))
     with path.open("r+b") as file:
-        # A disk that is too small is told now, and not by a bus error in the end.
+        # A disk that is too small is reported now, not by a bus error later.
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     done, key = 0, jax.random.key(command.seed)
     with tqdm(total=command.states, unit=" states", disable=None) as bar:
