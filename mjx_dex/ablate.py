@@ -20,9 +20,11 @@ import matplotlib
 import numpy as np
 
 from mjx_dex import evaluate, lineage, report, runs, settings
+from mjx_dex.arguments import POSITIVE, Number
 from mjx_dex.config import Config, replace
 from mjx_dex.costs import SECONDS_PER_YEAR
 from mjx_dex.evaluate import EvaluateCommand
+from mjx_dex.files import Output, check_outputs, save_figure, write_at_once
 from mjx_dex.studies import STUDIES, Changes
 from mjx_dex.train import TrainCommand, set_up_process
 
@@ -31,7 +33,7 @@ import matplotlib.pyplot as plt
 
 WINDOW = 20
 """Iterations that a curve is averaged over."""
-MANY_STEPS = 1e12
+MANY_STEPS = 10**12
 """Environment steps that no run reaches: where time ends it."""
 ENOUGH = 0.95
 """Share of a run's minutes after which it is done."""
@@ -61,6 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.folder / options.study
         _check_tests(options, config)
         study_runs = _runs(options, config, folder)
+        check_outputs(
+            Output("--folder", folder, is_folder=True),
+            Output("--folder", folder / "table.md"),
+            Output("--folder", folder / "study.png"),
+        )
         _begin(folder, config)
         failed = _carry_out(study_runs, options, train_options, deadline)
         table = write_table(study_runs, options, folder)
@@ -111,18 +118,21 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--budget",
-        type=float,
-        default=2e6,
+        type=Number(1, MANY_STEPS, is_whole=True),
+        default=2_000_000,
         metavar="ENV_STEPS",
-        help="of each training run (default: %(default)g)",
+        help="of each training run: %(type)s (default: %(default)g)",
     )
     parser.add_argument(
         "--minutes",
-        type=float,
-        help="of each training run, from its start, whatever the budget",
+        type=POSITIVE,
+        help="of each training run, from its start, whatever the budget: %(type)s",
     )
     parser.add_argument(
-        "--seeds", type=int, default=1, help="runs of each variant (default: 1)"
+        "--seeds",
+        type=Number(1, 1000, is_whole=True),
+        default=1,
+        help="runs of each variant: %(type)s (default: 1)",
     )
     parser.add_argument(
         "--variants",
@@ -132,9 +142,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--trials",
-        type=int,
+        type=Number(0, 1_000_000, is_whole=True),
         default=100,
-        help="of each test (default: 100; 0: none)",
+        help="of each test: %(type)s (default: 100; 0: none)",
     )
     parser.add_argument(
         "--test-options",
@@ -143,9 +153,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument(
         "--max-minutes",
-        type=float,
+        type=Number(0),
         default=float("inf"),
-        help="stop, to go on later, after so many",
+        help="stop, to continue later, after this time: %(type)s (default: no limit)",
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/studies"), help="of all studies"
@@ -258,7 +268,7 @@ def _train(
         *(["--resume"] if is_begun else []),
         *(train_options if not is_begun else []),
         *("--run-dir", str(run.folder), "--max-env-steps", f"{steps:.0f}"),
-        *(["--max-minutes", f"{left:.2f}"] if left < float("inf") else []),
+        *(["--max-minutes", f"{max(left, 0.01):.2f}"] if left < float("inf") else []),
         *(flags(run.changes | {"seed": run.seed}) if not is_begun else []),
     )
     if not _is_trained(run, options):
@@ -312,7 +322,10 @@ def _check_tests(options: argparse.Namespace, config: Config) -> None:
         ValueError: if an option is not a test's to change.
         SystemExit: if it is not an option of ``evaluate``.
     """
-    given = shlex.split(options.test_options)
+    try:
+        given = shlex.split(options.test_options)
+    except ValueError as error:
+        raise ValueError(f"--test-options {options.test_options}: {error}") from error
     for test, changes in STUDIES[options.study].tests.items():
         fixed = {"--trials", "--json", "--plot"} | set(flags(changes))
         for option in given:
@@ -345,7 +358,7 @@ def _call(module: str, *arguments: str) -> None:
 
 
 def _shown(command: list[str]) -> str:
-    return " ".join(["python", *command[1:]])
+    return shlex.join(["python", *command[1:]])
 
 
 def flags(changes: Changes) -> list[str]:
@@ -381,7 +394,7 @@ def read_result(run: Run, test: str, options: argparse.Namespace) -> dict | None
     path = result_path(run, test)
     if not path.exists():
         return None
-    result = json.loads(path.read_text())
+    result = json.loads(path.read_text(encoding="utf-8"))
     _, command = runs.from_command_line(
         EvaluateCommand,
         [str(run.folder), *_test_arguments(test, options)],
@@ -437,7 +450,7 @@ def write_table(
         lines.append(f"| {variant} | {len(done)} | {' | '.join(cells)} |")
     lines += ["", "Goals per trial on native: mean ± standard error (median).", ""]
     text = "\n".join(lines + _describe(protocols))
-    (folder / "table.md").write_text(text + "\n")
+    write_at_once(folder / "table.md", text + "\n")
     return text
 
 
@@ -518,7 +531,7 @@ def plot(study_runs: list[Run], title: str, path: Path) -> None:
     if unique:
         panels[0, 1].legend(unique.values(), unique, fontsize=8)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
 
 

@@ -21,7 +21,13 @@ import numpy as np
 from mjx_dex import costs, profiling, roofline, settings
 from mjx_dex.config import Config, Precision, Preset, replace
 from mjx_dex.costs import LAYERS, Engine, Layer, Row
-from mjx_dex.files import with_folder, write_at_once
+from mjx_dex.files import (
+    Output,
+    check_outputs,
+    picture_formats,
+    save_figure,
+    write_at_once,
+)
 from mjx_dex.physics.engine import CaptureError
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import Count, NotNegative
@@ -119,8 +125,12 @@ def main(arguments: list[str] | None = None) -> int:
         command = settings.from_command_line(
             BenchCommand, settings.load(base), arguments, description=__doc__
         )
-        rows = bench(command, plan, started)
-        plot(rows, command.plot)
+        check_outputs(
+            Output("--json", command.json),
+            Output("--plot", command.plot, picture_formats()),
+            Output("--profile", command.profile, is_folder=True),
+        )
+        bench(command, plan, started)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -131,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
-    """Measure, print and save every row that there is time for."""
+    """Measure, save and print every row that there is time for."""
     config = settings.config_of(command)
     minutes = plan.minutes if command.max_minutes is None else command.max_minutes
     deadline = started + 60 * minutes
@@ -148,11 +158,9 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
             scaled = replace(scaled, **{"network.matmul_precision": precision})
             scaled = with_buffers(scaled)
             for row in costs.measure(scaled, layers, command.repeats, deadline):
-                print(row, flush=True)
                 rows.append(row)
-                write_at_once(
-                    command.json, json.dumps([dataclasses.asdict(row) for row in rows])
-                )
+                save(rows, command.json)
+                print(row, flush=True)
         except (ImportError, RuntimeError, ValueError, CaptureError) as error:
             # Out of memory, or what this machine has not: the others are measured.
             print(f"{job}: not measured: {str(error).splitlines()[0]}", flush=True)
@@ -160,9 +168,10 @@ def bench(command: BenchCommand, plan: Plan, started: float) -> list[Row]:
         # The first rows also compile what later ones find.
         seconds = (time.monotonic() - begun) / len(layers)
         seconds_per_row[engine] = min(seconds, seconds_per_row.get(engine, seconds))
+    save(rows, command.json)
+    plot(rows, command.plot)
     if left_out:
         print(f"left out, for {minutes:g} minutes are over: {'; '.join(left_out)}")
-    write_at_once(command.json, json.dumps([dataclasses.asdict(row) for row in rows]))
     _print_ratios(rows)
     _print_use_of_warp(rows)
     _print_start(rows)
@@ -304,6 +313,11 @@ def _print_profile(config: Config, command: BenchCommand, plan: Plan) -> None:
     print(profiling.table(profiling.profile(trainer, learner, command.profile)))
 
 
+def save(rows: list[Row], path: Path) -> None:
+    """Write the table."""
+    write_at_once(path, json.dumps([dataclasses.asdict(row) for row in rows]))
+
+
 def plot(rows: list[Row], path: Path) -> None:
     """Draw pace and memory over the number of environments."""
     rows = _of_first_precision(rows)
@@ -328,7 +342,7 @@ def plot(rows: list[Row], path: Path) -> None:
         axis.xaxis.minorticks_off()
     if pace.lines:
         pace.legend(fontsize=8)
-    figure.savefig(with_folder(path), dpi=120)
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
 
 

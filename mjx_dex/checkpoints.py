@@ -179,7 +179,7 @@ def _check_files(
     """
     if not (folder / CHECKSUMS).exists():
         return  # the run was killed just before it wrote them; orbax was done
-    written = json.loads((folder / CHECKSUMS).read_text())
+    written = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     left_out = (item for item in optional if not (folder / item).exists())
     unchecked = {*unread, *left_out}
     found = _checksums(folder, unchecked)

@@ -429,7 +429,7 @@ def _process_seconds() -> float | None:
     if not status.exists():
         return None
     # Field 22, in ticks since the machine started; field 2 may hold anything.
-    ticks = int(status.read_text().rpartition(")")[2].split()[19])
+    ticks = int(status.read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     started = ticks / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 

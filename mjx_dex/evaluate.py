@@ -14,7 +14,13 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.config import Config, RandomizationConfig, replace
-from mjx_dex.files import with_folder, write_at_once
+from mjx_dex.files import (
+    Output,
+    check_outputs,
+    picture_formats,
+    save_figure,
+    write_at_once,
+)
 from mjx_dex.physics import choose_engine
 from mjx_dex.play import Play
 from mjx_dex.randomization.menu import enabled_effects
@@ -109,17 +115,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     run, command = runs.from_command_line(EvaluateCommand, arguments, __doc__)
+    check_outputs(
+        Output("--json", command.json),
+        Output("--plot", command.plot, picture_formats()),
+    )
     config = settings.config_of(command)
     policy = runs.load_policy(run, config, command.untrained)
     columns = [
         evaluate(replace(config, engine=engine), policy.agent, command)
         for engine in _engines(config)
     ]
-    print(report(columns, command, policy))
-    if command.json:
-        save(columns, command, policy, command.json)
-    if command.plot:
-        plot(columns, command.plot)
+    try:
+        if command.json:
+            save(columns, command, policy, command.json)
+        if command.plot:
+            plot(columns, command.plot)
+    finally:  # also where the disk is full by now
+        print(report(columns, command, policy))
 
 
 def _engines(config: Config) -> list[str]:
@@ -326,7 +338,7 @@ def plot(columns: list[Trials], path: Path) -> None:
     for axis in (trials, times):
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(with_folder(path), dpi=120)
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
 
 

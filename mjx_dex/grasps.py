@@ -18,7 +18,13 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.config import Config
-from mjx_dex.files import with_folder, write_at_once
+from mjx_dex.files import (
+    Output,
+    check_outputs,
+    picture_formats,
+    save_figure,
+    write_at_once,
+)
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.names import FINGERS
 from mjx_dex.play import Play
@@ -153,6 +159,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     run, command = runs.from_command_line(GraspsCommand, arguments, __doc__, NOMINAL)
+    check_outputs(
+        Output("--json", command.json),
+        Output("--plot", command.plot, picture_formats()),
+    )
     config = settings.config_of(command)
     policy = runs.load_policy(run, config, command.untrained)
     unknown = enabled_effects(config.randomization) & {"object_size", "object_shape"}
@@ -163,17 +173,21 @@ def _main(arguments: list[str]) -> None:
         )
     if command.every < 1:
         raise ValueError(f"--every: {command.every} is not 1 or more")
-    states = sample(Play(config, policy.agent, command.worlds), command)
     model = build_hand(config.hand, config.object, config.physics).model
+    if command.plot:
+        mujoco.Renderer(model).close()  # where nothing can be drawn, fail now
+    states = sample(Play(config, policy.agent, command.worlds), command)
     observer = Observer(model)
     touches = [observer.touch(qpos) for qpos in states]
     figures = count(touches)
-    print(report(figures))
-    print(f"object {config.object.shape}; {policy.history}")
-    if command.json:
-        write_at_once(command.json, json.dumps(figures, indent=1))
-    if command.plot:
-        draw(config, states, touches, command.plot)
+    try:
+        if command.json:
+            write_at_once(command.json, json.dumps(figures, indent=1))
+        if command.plot:
+            draw(config, states, touches, command.plot)
+    finally:  # also where the disk is full by now
+        print(report(figures))
+        print(f"object {config.object.shape}; {policy.history}")
 
 
 def sample(play: Play, command: GraspsCommand) -> np.ndarray:
@@ -240,7 +254,7 @@ def draw(config: Config, states: np.ndarray, touches: list[Touch], path: Path) -
                 mujoco.mj_forward(model, data)
                 renderer.update_scene(data, "overview")
                 axis.imshow(renderer.render())
-    figure.savefig(with_folder(path), dpi=100)
+    save_figure(figure, path, dpi=100)
     plt.close(figure)
 
 

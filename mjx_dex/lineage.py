@@ -111,7 +111,7 @@ def read(run: Path) -> Lineage:
             "a bundle with that version, which train --from-run continues"
         )
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return Lineage(
             content["origin"], sessions(content["before"]), sessions(content["here"])
         )

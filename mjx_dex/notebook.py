@@ -24,7 +24,8 @@ def command(line: str) -> None:
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         for said in process.stdout:
             print(said, end="", flush=True)

@@ -18,7 +18,13 @@ import numpy as np
 from mjx_dex import runs, settings
 from mjx_dex.config import Config
 from mjx_dex.evaluate import menu_name
-from mjx_dex.files import with_folder, write_at_once
+from mjx_dex.files import (
+    Output,
+    check_outputs,
+    picture_formats,
+    save_figure,
+    write_at_once,
+)
 from mjx_dex.play import Play
 from mjx_dex.randomization.menu import enabled_effects
 from mjx_dex.ranges import Count, real
@@ -85,6 +91,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     run, command = runs.from_command_line(ProbeCommand, arguments, __doc__)
+    check_outputs(
+        Output("--json", command.json),
+        Output("--plot", command.plot, picture_formats()),
+    )
     config = settings.config_of(command)
     if config.network.policy_memory == "none":
         raise ValueError(f"the policy of {run} has no memory to ask")
@@ -93,15 +103,19 @@ def _main(arguments: list[str]) -> None:
     policy = runs.load_policy(run, config, command.untrained)
     shots = snapshots(Play(config, policy.agent, command.episodes), command.seconds)
     answers = [answer for shot in shots for answer in ask(shot)]
-    print(report(answers))
-    print(
-        f"randomization {menu_name(config.randomization)}, object "
-        f"{config.object.shape}; {policy.history}"
-    )
-    if command.json:
-        write_at_once(command.json, json.dumps([vars(x) for x in answers], indent=1))
-    if command.plot:
-        plot(answers, command.plot)
+    try:
+        if command.json:
+            write_at_once(
+                command.json, json.dumps([vars(x) for x in answers], indent=1)
+            )
+        if command.plot:
+            plot(answers, command.plot)
+    finally:  # also where the disk is full by now
+        print(report(answers))
+        print(
+            f"randomization {menu_name(config.randomization)}, object "
+            f"{config.object.shape}; {policy.history}"
+        )
 
 
 def snapshots(play: Play, seconds: tuple[float, ...]) -> list[Snapshot]:
@@ -289,7 +303,7 @@ def plot(answers: list[Answer], path: Path) -> None:
     axis.set(xlabel="seconds of an episode", ylabel="told right from memory")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, ncols=2)
-    figure.savefig(with_folder(path), dpi=120)
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
 
 

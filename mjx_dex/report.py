@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mjx_dex import settings
 from mjx_dex.board import Board
+from mjx_dex.files import save_figure
 
 
 def summarize(
@@ -256,7 +257,7 @@ def plot_learning_curve(folder: Path) -> Path | None:
     axes[-1].set_xlabel("million environment steps")
     axes[0].set_title(folder.name)
     path = folder / "learning_curve.png"
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
     return path
 

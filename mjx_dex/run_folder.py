@@ -76,10 +76,14 @@ def begin(path: Path | None, runs: Path) -> Iterator[RunFolder]:
     """
     innermost = path or runs
     made = [x for x in (innermost, *innermost.parents) if not x.exists()]
-    innermost.mkdir(parents=True, exist_ok=True)
-    if path is None:
-        path = _new(runs)
-        made = [path, *made]
+    try:
+        innermost.mkdir(parents=True, exist_ok=True)
+        made_here = [] if path else [_new(runs)]
+    except OSError as error:
+        problem = f"{innermost} cannot be made: {error.strerror}"
+        raise ValueError(f"--run-dir: {problem}") from error
+    made = made_here + made
+    path = path or made[0]
     try:
         with _locked(path):
             _check_free(path)

@@ -22,7 +22,7 @@ import numpy as np
 
 from mjx_dex import costs, settings
 from mjx_dex.config import Config, PhysicsConfig
-from mjx_dex.files import write_at_once
+from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.physics import Engine, choose_engine, make_engine
@@ -127,6 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = settings.from_command_line(
             SolverCommand, settings.load(base), arguments, description=__doc__
         )
+        check_outputs(Output("--json", command.json))
         minutes = np.inf if command.max_minutes is None else command.max_minutes
         compare(command, started + 60 * minutes)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -161,8 +162,8 @@ def compare(command: SolverCommand, deadline: float) -> list[Row]:
             gc.collect()  # what was kept on a GPU before, which JAX does not see
             stage = stage or Stage(_sized(config, envs), command.repeats)
             rows.append(stage.measure(name))
-            print(rows[-1], flush=True)
             write_at_once(command.json, json.dumps([vars(row) for row in rows]))
+            print(rows[-1], flush=True)
     return rows
 
 

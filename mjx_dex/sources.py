@@ -114,7 +114,7 @@ def _sessions(path: Path, training: dict[str, Any]) -> tuple[Session, ...]:
 
 def _manifest(path: Path) -> dict[str, Any]:
     _check_sum(path, "manifest.json")
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     for part in ("format", "training"):
         if part not in manifest:
             raise ValueError(f"{path}/manifest.json lacks {part}")
@@ -152,7 +152,7 @@ def _check_sum(path: Path, name: str) -> None:
     if not (path / name).exists():
         raise ValueError(f"{path / name} is not there: export the run again")
     sums = path / "SHA256SUMS"
-    lines = sums.read_text().splitlines() if sums.exists() else []
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
     digest = hashlib.sha256((path / name).read_bytes()).hexdigest()
     if f"{digest}  {name}" not in lines:
         raise ValueError(

@@ -19,7 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_dex import lineage, processes, report, run_folder, settings, sources
+from mjx_dex import (
+    lineage,
+    processes,
+    report,
+    run_folder,
+    settings,
+    sources,
+    terminal,
+)
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
 from mjx_dex.learning import Learner, Trainer, resuming
@@ -97,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def set_up_process() -> None:
     """Quiet logs, and a cache that makes the second start faster than the first."""
+    terminal.make_printable()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False
@@ -274,8 +283,11 @@ def train(
     if processes.is_main():
         report.plot_learning_curve(run_dir)
         print(f"saved {run_dir} at {env_steps:,} env steps")
-        print(f"  continue: python -m mjx_dex.train --resume --run-dir {run_dir}")
-        print(f"  evaluate: python -m mjx_dex.evaluate {run_dir}")
+        again = terminal.shell_command(
+            "mjx_dex.train", "--resume", "--run-dir", run_dir
+        )
+        print(f"  continue: {again}")
+        print(f"  evaluate: {terminal.shell_command('mjx_dex.evaluate', run_dir)}")
 
 
 def record(config: Config, run_dir: Path, line: Lineage) -> None:

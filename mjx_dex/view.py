@@ -21,7 +21,7 @@ import numpy as np
 from mjx_dex import runs, settings
 from mjx_dex.config import Config, Preset, replace
 from mjx_dex.evaluate import ENDS
-from mjx_dex.files import with_folder
+from mjx_dex.files import VIDEOS, Output, check_outputs, written_at_once
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.learning.agent import Agent
@@ -45,7 +45,7 @@ class ViewCommand(Config):
     untrained: bool = False
     """Watch the policy as it was before training."""
     video: Path | None = None
-    """Write an mp4 file and open no browser."""
+    """Write an mp4 (or mkv, mov, avi) file and open no browser."""
     seconds: real(0, 86400, above=True) = 30.0
     """Length of the video."""
     port: whole(1, 65535) = 8080
@@ -154,6 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     run, command = runs.from_command_line(ViewCommand, arguments, __doc__)
+    check_outputs(Output("--video", command.video, VIDEOS))
     config = settings.config_of(command)
     policy = runs.load_policy(run, config, command.untrained)
     # One world: the C engine is fastest wherever it runs.
@@ -167,7 +168,8 @@ def _main(arguments: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise ImportError(f"{MISSING} ({error})") from error
     except KeyboardInterrupt:
-        pass
+        if command.video:
+            raise ValueError("interrupted: no video was written") from None
 
 
 def film(show: Show, path: Path, seconds: float) -> None:
@@ -180,8 +182,9 @@ def film(show: Show, path: Path, seconds: float) -> None:
     with (
         warnings.catch_warnings(action="ignore", category=RuntimeWarning),
         mujoco.Renderer(show.model, 480, 640) as renderer,
+        written_at_once(path) as unfinished,
         imageio.get_writer(
-            with_folder(path), fps=1 / show.period, macro_block_size=16
+            unfinished, fps=1 / show.period, macro_block_size=16
         ) as writer,
     ):
         for _ in range(round(seconds / show.period)):

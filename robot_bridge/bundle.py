@@ -146,7 +146,7 @@ def sums_of(path: Path) -> str:
 
 def _check_sums(path: Path) -> None:
     try:
-        lines = (path / SUMS).read_text().splitlines()
+        lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise BundleError(
             f"there is no bundle in {path} ({SUMS}: {error.strerror}); make one: "
@@ -166,7 +166,7 @@ def _check_sums(path: Path) -> None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"
     try:
-        manifest = json.loads(file.read_text())
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BundleError(f"{file} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:

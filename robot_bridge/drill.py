@@ -24,6 +24,9 @@ from typing import Callable
 
 import numpy as np
 
+from robot_bridge import bundle as bundles
+from robot_bridge import terminal
+from robot_bridge.arguments import Number
 from robot_bridge.controller import Command
 from robot_bridge.guard import SILENCE
 from robot_bridge.transports.socket import SocketHand
@@ -139,7 +142,7 @@ class Stage:
 
     def commands(self) -> list[dict]:
         """What the hand was told, and when faults began."""
-        text = (self.folder / "commands").read_text()
+        text = (self.folder / "commands").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
     def close(self) -> None:
@@ -163,7 +166,8 @@ class Stage:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=environment,
         )
         if limit_files is not None:
@@ -353,21 +357,37 @@ def _moves(stage: Stage, since: float) -> list[float]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    terminal.make_printable()
+    parser = argparse.ArgumentParser(
+        prog="python -m robot_bridge.drill", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--ros", action="store_true", help="through a ROS master")
     parser.add_argument("--only", help="exercises whose name has this in it")
-    parser.add_argument("--times", type=int, default=1)
+    times = "of each exercise: %(type)s (default: 1)"
+    parser.add_argument(
+        "--times", type=Number(1, 1000, is_whole=True), default=1, help=times
+    )
     options = parser.parse_args(arguments)
     chosen = [
         exercise
         for exercise in EXERCISES
         if exercise.ros_only <= options.ros and (options.only or "") in exercise.name
     ]
-    if not chosen or options.times < 1:
+    if not chosen:
         names = "; ".join(exercise.name for exercise in EXERCISES)
         print(f"error: nothing to do; there is: {names}", file=sys.stderr)
         return 1
+    try:
+        bundles.load(options.bundle)
+        return _carry_out(chosen, options)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _carry_out(chosen: list[Exercise], options: argparse.Namespace) -> int:
+    """Do exercises and print their table; returns the exit status."""
     print("| fault | reaction, median / worst | limit | said |\n|---|---|---|---|")
     good = True
     for exercise in chosen:

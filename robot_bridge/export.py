@@ -23,7 +23,13 @@ from mjx_dex.learning.statistics import CLIP
 from mjx_dex.randomization.menu import enabled_effects
 from mjx_dex.sources import Source
 from mjx_dex.task.actions import WRIST_PITCH
-from robot_bridge import bundle, onnx_graph
+from robot_bridge import bundle, onnx_graph, terminal
+from robot_bridge.files import (
+    Output,
+    check_outputs,
+    write_at_once,
+    written_at_once,
+)
 from robot_bridge.rotations import from_matrix, to_matrix
 from robot_bridge.task import SENSED
 
@@ -53,13 +59,14 @@ def _main(arguments: list[str]) -> None:
         ExportCommand, folders[:1] + arguments[2:] if folders else arguments, __doc__
     )
     out = Path(folders[1])
+    check_outputs(Output("OUT", out, is_folder=True), inputs=[run])
     export(run, settings.config_of(command), out, command.overwrite)
     exported = bundle.load(out)
     difference, _ = bundle.compare_golden(exported)
     size = sum(file.stat().st_size for file in out.iterdir()) / 2**20
     print(f"exported to {out} ({size:.1f} MB, {exported.digest[:12]})")
     print(f"NumPy agrees with JAX to {difference:.1e} over {GOLDEN_STEPS} steps")
-    print(f"rehearse it: python -m robot_bridge.run {out}")
+    print(f"rehearse it: {terminal.shell_command('robot_bridge.run', out)}")
 
 
 def export(run: Path, config: Config, out: Path, overwrite: bool = False) -> None:
@@ -91,22 +98,21 @@ def export(run: Path, config: Config, out: Path, overwrite: bool = False) -> Non
     weights = weights_of(policy.agent)
     hand = build_hand(config.hand, config.object, config.physics)
     manifest = manifest_of(config, hand, source)
-    unfinished = out.with_name(out.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    np.savez(unfinished / "weights.npz", **weights)
-    np.savez(unfinished / "golden.npz", **golden_of(policy.agent))
-    np.savez(unfinished / bundle.TRAINING, **training_of(source))
     metadata = {
         key: json.dumps(manifest[key]) for key in ("inputs", "joints", "actuators")
     }
     model = onnx_graph.make_model(weights, config.network.policy_memory, metadata)
-    (unfinished / "policy.onnx").write_bytes(model.SerializeToString())
-    (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    (unfinished / bundle.SUMS).write_text(bundle.sums_of(unfinished))
-    if out.exists():
-        shutil.rmtree(out)
-    unfinished.rename(out)
+    golden, training = golden_of(policy.agent), training_of(source)
+    with written_at_once(out) as unfinished:
+        unfinished.mkdir()
+        np.savez(unfinished / "weights.npz", **weights)
+        np.savez(unfinished / "golden.npz", **golden)
+        np.savez(unfinished / bundle.TRAINING, **training)
+        (unfinished / "policy.onnx").write_bytes(model.SerializeToString())
+        write_at_once(unfinished / "manifest.json", json.dumps(manifest, indent=1))
+        write_at_once(unfinished / bundle.SUMS, bundle.sums_of(unfinished))
+        if out.exists():
+            shutil.rmtree(out)
 
 
 def weights_of(agent: Agent) -> dict[str, np.ndarray]:

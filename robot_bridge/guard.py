@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import select
 import subprocess
@@ -20,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_bridge import bundle
+from robot_bridge import bundle, terminal
 from robot_bridge.controller import COMMANDING, Command, actuator_limits
+from robot_bridge.ros_options import ros_options
 from robot_bridge.safety import State
 from robot_bridge.task import Task
 
@@ -129,11 +129,28 @@ class Guard:
 
 def main(arguments: list[str] | None = None) -> int:
     """Guard a hand until the bridge says bye; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    terminal.make_printable()
+    parser = argparse.ArgumentParser(
+        prog="python -m robot_bridge.guard", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--socket", type=Path)
-    parser.add_argument("--ros", type=json.loads, help="options of the ROS transport")
+    hand = parser.add_mutually_exclusive_group(required=True)
+    hand.add_argument("--socket", type=Path, help="of a simulated hand")
+    hand.add_argument("--ros", type=ros_options, help="options of ros1, a JSON object")
     options = parser.parse_args(arguments)
+    try:
+        loaded, transport, info = _reach(options)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("ready", flush=True)
+    watch(transport, Task(loaded.manifest), actuator_limits(loaded, info))
+    transport.close()
+    return 0
+
+
+def _reach(options: argparse.Namespace):
+    """The bundle, a transport to the hand, and what the hand says of itself."""
     loaded = bundle.load(options.bundle)
     if options.socket:
         from robot_bridge.transports.socket import SocketHand
@@ -143,11 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         from robot_bridge.transports.ros1 import RosHand
 
         transport = RosHand(loaded.manifest, node="dex_guard", **options.ros)
-    info = transport.connect(timeout=10.0)
-    print("ready", flush=True)
-    watch(transport, Task(loaded.manifest), actuator_limits(loaded, info))
-    transport.close()
-    return 0
+    return loaded, transport, transport.connect(timeout=10.0)
 
 
 def watch(transport, task: Task, limits: np.ndarray) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 
+from robot_bridge.arguments import Number
+
+PRIORITY = Number(1, 99, is_whole=True)
+"""Priorities that Linux has for processes in a hurry."""
+
 
 def take_priority(priority: int | None) -> None:
     """Run this process's threads before others (SCHED_FIFO).
@@ -11,16 +16,13 @@ def take_priority(priority: int | None) -> None:
     Threads that it starts later, and its children, do not.
 
     Args:
-        priority: 1 to 99; None leaves everything as it is.
+        priority: of ``PRIORITY``; None leaves everything as it is.
 
     Raises:
-        ValueError: if it is no priority.
         OSError: if this user may not.
     """
     if priority is None:
         return
-    if not 1 <= priority <= 99:
-        raise ValueError(f"--rt-priority {priority}: give 1 to 99")
     policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
     try:
         for thread in os.listdir("/proc/self/task"):

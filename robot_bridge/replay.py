@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from robot_bridge import bundle as bundles
+from robot_bridge import terminal
+from robot_bridge.arguments import Number
 from robot_bridge.controller import Controller, Options
 from robot_bridge.goals import GoalRules
 from robot_bridge.messages import HandInfo, Snapshot
@@ -38,10 +40,14 @@ class Comparison:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    terminal.make_printable()
+    parser = argparse.ArgumentParser(
+        prog="python -m robot_bridge.replay", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("recording", type=Path)
     parser.add_argument("--bundle", type=Path, help="another policy than was recorded")
-    parser.add_argument("--tolerance", type=float, default=0.0, help="of targets [rad]")
+    tolerance = "of targets [rad]: %(type)s (default: 0)"
+    parser.add_argument("--tolerance", type=Number(0), default=0.0, help=tolerance)
     options = parser.parse_args(arguments)
     try:
         found = replay(options.recording, options.bundle)

@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from robot_bridge import terminal
+from robot_bridge.files import Output, check_outputs, picture_formats, save_figure
 from robot_bridge.recording import read
 
 matplotlib.use("agg")
@@ -19,12 +21,18 @@ STATES = ("connect", "check", "armed", "running", "hold", "limp", "stopped")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    terminal.make_printable()
+    parser = argparse.ArgumentParser(
+        prog="python -m robot_bridge.report", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("recording", type=Path)
     parser.add_argument("--out", type=Path, help="a picture; beside the recording")
     options = parser.parse_args(arguments)
     out = options.out or options.recording.with_suffix(".png")
     try:
+        check_outputs(
+            Output("--out", out, picture_formats()), inputs=[options.recording]
+        )
         draw(options.recording, out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,7 +66,7 @@ def draw(recording: Path, out: Path) -> None:
     _draw_ages(figure.add_subplot(grid[2, 1]), ticks)
     _write(figure.add_subplot(grid[3, :]), start, ticks, events, began)
     figure.suptitle(f"{Path(start['bundle']).name} on {start['info']['serial']}")
-    figure.savefig(out, dpi=110)
+    save_figure(figure, out, dpi=110)
     plt.close(figure)
 
 

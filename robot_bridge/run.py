@@ -25,14 +25,18 @@ from pathlib import Path
 import numpy as np
 
 from robot_bridge import bundle as bundles
+from robot_bridge import terminal
+from robot_bridge.arguments import COUNT, POSITIVE, SEED, Number
 from robot_bridge.controller import Command, Controller, Options
+from robot_bridge.files import Output, check_outputs, write_at_once
 from robot_bridge.goals import GoalRules
 from robot_bridge.guard import Guard, NoGuard
 from robot_bridge.loop import Loop
 from robot_bridge.operators import ENDS, Person, Rehearsal, Trials
-from robot_bridge.programs import make_program
-from robot_bridge.realtime import take_priority
+from robot_bridge.programs import PARTS, make_program
+from robot_bridge.realtime import PRIORITY, take_priority
 from robot_bridge.recording import NoRecorder, Recorder
+from robot_bridge.ros_options import ros_options
 from robot_bridge.safety import Limits
 from robot_bridge.transports.poses import FRAMES, PoseSocket
 
@@ -42,8 +46,10 @@ CONNECTING = 20.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    terminal.make_printable()
     options = _parser().parse_args(arguments)
     try:
+        _check_files(options)
         return _run(options)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,33 +64,38 @@ def _parser() -> argparse.ArgumentParser:
     add("bundle", type=Path)
     add("--transport", choices=("sim", "lockstep", "ros1"), default="sim")
     add("--socket", type=Path, help="of a simulated hand that runs already")
-    add("--ros", type=json.loads, default={}, help="options of ros1: see its docstring")
+    add("--ros", type=ros_options, default={}, help="options of ros1, a JSON object")
     add("--arm", action="store_true", help="send commands to a hand on ROS")
     add("--rehearse", action="store_true", help="no person: a simulated hand on ROS")
-    add("--trials", type=_count, default=5)
-    add("--minutes", type=_positive, help="end after this time")
-    add("--goals", type=_count, help="that complete a trial; the bundle's if not given")
-    add("--seconds", type=_positive, help="for each goal; the bundle's if not given")
+    add("--trials", type=COUNT, default=5, help="%(type)s (default: %(default)s)")
+    add("--minutes", type=POSITIVE, help="end after this time: %(type)s")
+    theirs = "%(type)s (default: the bundle's)"
+    add("--goals", type=COUNT, help=f"that complete a trial: {theirs}")
+    add("--seconds", type=POSITIVE, help=f"for each goal: {theirs}")
     add("--most-likely", action="store_true", help="do not draw actions")
-    add("--force", type=float, default=1.0, help="share of the controllers' force")
-    add("--speed", type=float, help="limit of targets' change [rad/s]")
+    force = "share of the controllers' force: %(type)s (default: 1)"
+    add("--force", type=Number(0, 1), default=1.0, help=force)
+    add("--speed", type=POSITIVE, help="limit of targets' change [rad/s]: %(type)s")
     add("--poses", type=Path, help="a socket that another process sends poses to")
     add("--poses-frame", choices=FRAMES, default="hand", help="of those poses")
-    add("--pose-age", type=_positive, help="largest age of the object's pose [s]")
-    add("--joints-age", type=_positive, help="largest age of joint angles [s]")
+    age = "largest age of {} [s]: %(type)s"
+    add("--pose-age", type=POSITIVE, help=age.format("the object's pose"))
+    add("--joints-age", type=POSITIVE, help=age.format("joint angles"))
     add("--imperfections", choices=("clean", "noisy", "unseen"), default="clean")
     add("--calibration", type=Path, help="of a simulated hand that is another one")
-    add("--seed", type=int, default=0, help="of hand, goals and actions")
-    add("--rt-priority", type=int, help="1 to 99: run before other processes")
+    add("--seed", type=SEED, default=0, help="of hand, goals and actions: %(type)s")
+    add("--rt-priority", type=PRIORITY, help="run before other processes: %(type)s")
     program = parser.add_mutually_exclusive_group()
     program.add_argument(
         "--sweep",
-        type=_positive,
-        help="in place of the policy: move every joint for so long [s]; no object",
+        type=POSITIVE,
+        help="in place of the policy: move every joint for this time [s], %(type)s; "
+        "no object",
     )
     program.add_argument(
         "--excite",
         nargs="*",
+        choices=PARTS,
         metavar="PART",
         help="in place of the policy: what mjx_dex.calibrate fits to, of all the hand "
         "or of some of WR FF MF RF LF TH; no object",
@@ -98,18 +109,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return number
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < np.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
+def _check_files(options: argparse.Namespace) -> None:
+    """Raise ValueError, before a hand moves, for files that cannot be written."""
+    record = None if options.no_record else _recording(options)
+    check_outputs(
+        Output("--json", options.json),
+        Output("--record", record),
+        Output("--poses", options.poses),
+    )
+    for flag, path in (("--record", record), ("--poses", options.poses)):
+        if path and path.exists():
+            raise ValueError(f"{flag} {path}: is there already; give a new file")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -177,11 +187,13 @@ def _run(options: argparse.Namespace) -> int:
         if armed:
             _let_go(controller, transport, recorder, options.on_exit)
         clean.append(True)
-    if recorder.error:
-        print(f"error: {recorder.error}", file=sys.stderr)
-    _summarize(trials, controller, loop, loaded)
-    if options.json:
-        _save(options, trials, controller, loop)
+    try:
+        if options.json:
+            _save(options, trials, controller, loop)
+    finally:  # also where the disk is full by now
+        if recorder.error:
+            print(f"error: {recorder.error}", file=sys.stderr)
+        _summarize(trials, controller, loop, loaded)
     return 0 if trials.ends and all(end in ENDS for end in trials.ends) else 1
 
 
@@ -207,31 +219,12 @@ def _transport(options, loaded, stack):
     if options.transport == "ros1":
         from robot_bridge.transports.ros1 import RosHand
 
-        _check_ros(options.ros)
         reach = ["--ros", json.dumps(options.ros)]
         return RosHand(loaded.manifest, **options.ros), reach
     from robot_bridge.transports.socket import SocketHand
 
     path = options.socket or _start_hand(options, stack)
     return SocketHand(path), ["--socket", str(path)]
-
-
-ROS_OPTIONS = ("markers", "markers_type", "marker_ids", "object", "object_age")
-"""Of ``RosHand``, that ``--ros`` may say."""
-
-
-def _check_ros(options) -> None:
-    """Raise ValueError unless they are some of ``ROS_OPTIONS``."""
-    if not isinstance(options, dict):
-        raise ValueError('--ros takes a JSON object, such as \'{"object": "/pose"}\'')
-    for name in options:
-        if name not in ROS_OPTIONS:
-            raise ValueError(f"--ros: {name!r} is not one of {', '.join(ROS_OPTIONS)}")
-    ids = options.get("marker_ids", range(8))
-    if len(set(ids)) != 8:
-        raise ValueError("--ros: marker_ids takes eight numbers, no two the same")
-    if not 0 <= options.get("object_age", 0.0) < np.inf:
-        raise ValueError("--ros: object_age takes seconds, 0 or more")
 
 
 def _start_hand(options, stack) -> Path:
@@ -256,10 +249,13 @@ def _start_hand(options, stack) -> Path:
 
 
 def _recorder(options) -> Recorder | NoRecorder:
-    if options.no_record:
-        return NoRecorder()
+    return NoRecorder() if options.no_record else Recorder(_recording(options))
+
+
+def _recording(options) -> Path:
+    """The file that is given, or one named by the time."""
     name = time.strftime("%Y-%m-%d_%H-%M-%S") + f"_{os.getpid()}.mcap"
-    return Recorder(options.record or Path("runs/bridge") / name)
+    return options.record or Path("runs/bridge") / name
 
 
 def _introduce(loaded, info, armed, recorder) -> None:
@@ -327,7 +323,7 @@ def _save(options, trials, controller, loop) -> None:
         "late": loop.timing.late,
         "took": loop.timing.took,
     }
-    options.json.write_text(json.dumps(content))
+    write_at_once(options.json, json.dumps(content))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from robot_bridge import bundle as bundles
+from robot_bridge import terminal
+from robot_bridge.files import Output, check_outputs, write_at_once
 from robot_bridge.kinematics import FINGERS, Chain, fit_frame
 from robot_bridge.recording import RecordingError, numbers, read
 
@@ -62,7 +64,7 @@ class SensorMaps:
             name: np.stack([readings, angles], 1).tolist()
             for name, readings, angles in zip(joints, self.readings, self.angles)
         }
-        path.write_text(json.dumps({"format": 1, "maps": content}, indent=1))
+        write_at_once(path, json.dumps({"format": 1, "maps": content}, indent=1))
 
 
 def load_maps(path: Path, joints: list[str]) -> SensorMaps:
@@ -72,7 +74,7 @@ def load_maps(path: Path, joints: list[str]) -> SensorMaps:
         ValueError: if it cannot be read or lacks a joint; the message names it.
     """
     try:
-        maps = json.loads(Path(path).read_text())["maps"]
+        maps = json.loads(Path(path).read_text(encoding="utf-8"))["maps"]
         pairs = np.array([maps[name] for name in joints], float)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -194,11 +196,15 @@ def samples_of(path: Path, manifest: dict[str, Any]) -> tuple[np.ndarray, ...]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    terminal.make_printable()
+    parser = argparse.ArgumentParser(
+        prog="python -m robot_bridge.sensors", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("recording", type=Path, help="of a sweep or of any run")
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
     try:
+        check_outputs(Output("OUT", options.out), inputs=[options.recording])
         _, start = next(read(options.recording))
         loaded = bundles.load(Path(start["bundle"]))
         hand = loaded.manifest["hand"]

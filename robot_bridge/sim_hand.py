@@ -18,8 +18,10 @@ from typing import Iterator
 
 import numpy as np
 
-from robot_bridge import bundle, wire
-from robot_bridge.realtime import take_priority
+from robot_bridge import bundle, terminal, wire
+from robot_bridge.arguments import SEED
+from robot_bridge.files import Output, check_outputs
+from robot_bridge.realtime import PRIORITY, take_priority
 from robot_bridge.sensors import load_maps
 from robot_bridge.simulation.faults import Disturbance, Faults
 from robot_bridge.simulation.hand import STEP, SimulatedHand
@@ -41,13 +43,18 @@ class HandServer:
     def __init__(self, hand: SimulatedHand, path: Path, log: Path | None = None):
         self._hand, self._path = hand, path
         self._faults = Faults()
-        path.unlink(missing_ok=True)
+        if path.is_socket():
+            path.unlink()  # of a hand that was killed
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
+        try:
+            self._socket.bind(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise OSError(f"--socket {path}: {error.strerror or error}") from error
         self._socket.setblocking(False)
         self._users: set[str] = set()
         self._sequence = 0
-        self._log = log.open("w", buffering=1) if log else None
+        self._log = log.open("w", 1, "utf-8") if log else None
         self._ros = None
         self._sent: object = None
         self._putting_back: Iterator[None] | None = None
@@ -167,14 +174,19 @@ class HandServer:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    terminal.make_printable()
+    parser = argparse.ArgumentParser(
+        prog="python -m robot_bridge.sim_hand", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--socket", type=Path, required=True, help="path of its socket")
     parser.add_argument("--ros", action="store_true", help="speak ROS, too")
     parser.add_argument("--imperfections", choices=PRESETS, default="clean")
-    parser.add_argument("--seed", type=int, default=0, help="of the hand and its noise")
+    seed = "of the hand and its noise: %(type)s"
+    parser.add_argument("--seed", type=SEED, default=0, help=seed)
     parser.add_argument("--side", choices=("right", "left"), default="right")
-    parser.add_argument("--rt-priority", type=int, help="1 to 99: run before others")
+    priority = "run before others: %(type)s"
+    parser.add_argument("--rt-priority", type=PRIORITY, help=priority)
     parser.add_argument(
         "--trajectory", action="store_true", help="be in trajectory mode, on ROS"
     )
@@ -183,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, help="write every command to this file")
     options = parser.parse_args(arguments)
     try:
+        check_outputs(Output("--log", options.log))
         loaded = bundle.load(options.bundle)
         flaws = PRESETS[options.imperfections]
         hand = SimulatedHand(

@@ -12,11 +12,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from robot_bridge import terminal
+
 PACKAGES = Path("/usr/lib/python3/dist-packages")
 
 
 def main() -> int:
     """Write the file and try it; returns the exit status."""
+    terminal.make_printable()
     if not (PACKAGES / "rospy").is_dir():
         print(
             f"error: no rospy in {PACKAGES}: apt-get install python3-rospy "
@@ -28,7 +31,7 @@ def main() -> int:
         print("error: run this with a virtual environment's Python", file=sys.stderr)
         return 1
     path = Path(sysconfig.get_path("purelib")) / "debian_ros.pth"
-    path.write_text(f"{PACKAGES}\n")
+    path.write_text(f"{PACKAGES}\n", encoding="utf-8")
     tried = subprocess.run([sys.executable, "-c", "import rospy"])
     if tried.returncode:
         path.unlink()

@@ -18,6 +18,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 minutes=${1:?usage: scripts/gpu_run.sh MINUTES [RUN] [option ...]}
+[[ $minutes =~ ^[0-9]*\.?[0-9]+$ ]] || {
+    echo "error: MINUTES: $minutes is not a number above 0" >&2
+    exit 2
+}
+# Written in the end.
+[[ -w docs/results.md ]] && grep -q "<!-- gpu_run: begin -->" docs/results.md || {
+    echo "error: docs/results.md cannot be written, or has no line <!-- gpu_run: begin -->" >&2
+    exit 2
+}
 run=${2:-runs/gpu}
 options=("${@:3}")
 read -ra steps <<<"${STEPS:-bench train}"
@@ -28,7 +37,7 @@ out=$(realpath "$run")
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.5}
 
 share() { # minutes for one of $1 equal parts of those that are left
-    awk "BEGIN { print ($minutes - $SECONDS / 60) / $1 }"
+    awk "BEGIN { left = $minutes - $SECONDS / 60; print (left < 0) ? 0 : left / $1 }"
 }
 
 limited() { # MINUTES command ...: ended a minute later, and in time to write down the rest
@@ -108,7 +117,8 @@ for k in "${!steps[@]}"; do
     # What was measured before is written down, whatever fails.
     "run_${steps[$k]}" $((${#steps[@]} - k)) || failed+=("${steps[$k]}")
 done
-"$python" scripts/write_results.py "$run" "${STEPS:+STEPS=\"$STEPS\" }scripts/gpu_run.sh $*"
+command=${STEPS:+STEPS=${STEPS@Q} }scripts/gpu_run.sh$(printf " %q" "$@")
+"$python" scripts/write_results.py "$run" "$command"
 if [ ${#failed[@]} != 0 ]; then
     echo "error: failed: ${failed[*]}" >&2
     exit 1

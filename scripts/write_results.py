@@ -16,6 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import yaml
 
+from mjx_dex import terminal
+from mjx_dex.files import save_figure, write_at_once
 from mjx_dex.report import read_metrics
 
 BEGIN, END = "<!-- gpu_run: begin -->", "<!-- gpu_run: end -->"
@@ -27,6 +29,7 @@ BENCHES = {"bench": "Commit", "bench_old": "On the same GPU, the other commit (O
 
 def main():
     """Read the run's files, write section and pictures."""
+    terminal.make_printable()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("command")
@@ -34,7 +37,9 @@ def main():
     arguments = parser.parse_args()
     run, docs = arguments.run, arguments.docs
     page = docs / "results.md"
-    text = page.read_text()
+    if not page.is_file():
+        raise SystemExit(f"error: there is no {page}; give its folder with --docs")
+    text = page.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise SystemExit(f"error: {page} lacks the lines {BEGIN} and {END}")
     parts = [describe(run, arguments.command)]
@@ -46,7 +51,7 @@ def main():
     if (run / "metrics.jsonl").exists():
         plot_over_time(run, docs / "gpu_curve.png")
     before, rest = text.split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}")
+    write_at_once(page, f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}")
     print(f"wrote {page}")
 
 
@@ -63,7 +68,7 @@ def describe(run: Path, command: str) -> str:
 def rows_of(run: Path, name: str) -> list[dict]:
     """What a command saved; nothing if it was not run, or failed at once."""
     path = run / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def bench_table(run: Path, name: str) -> str:
@@ -92,7 +97,7 @@ def bench_table(run: Path, name: str) -> str:
             f"{row['compile_seconds']:.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    commit = (run / f"{name}.commit").read_text().strip() or "unknown"
+    commit = (run / f"{name}.commit").read_text(encoding="utf-8").strip() or "unknown"
     if name == "bench" and (run / "bench.png").exists():  # not if it was stopped
         lines += ["", "![pace and memory over environments](gpu_bench.png)"]
     return f"{BENCHES[name]} {commit}:\n\n" + "\n".join(lines)
@@ -129,15 +134,17 @@ def sizes(run: Path, docs: Path) -> str:
     if not (study / "table.md").exists():
         return ""
     shutil.copy(study / "study.png", docs / "gpu_sizes.png")
-    return (study / "table.md").read_text().strip() + "\n\n![sizes](gpu_sizes.png)"
+    return (study / "table.md").read_text(
+        encoding="utf-8"
+    ).strip() + "\n\n![sizes](gpu_sizes.png)"
 
 
 def training(run: Path) -> str:
     """How the run went, and how its policy did; nothing if there is none."""
     if not (run / "evaluation.json").exists():
         return ""
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    result = json.loads((run / "evaluation.json").read_text())
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    result = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     minutes = minutes_of(read_metrics(run))[-1:].sum()  # 0 if there was no time at all
     protocol = ", ".join(
         f"{name} {value}" for name, value in result["protocol"].items()
@@ -173,7 +180,7 @@ def plot_over_time(run: Path, path: Path) -> None:
     axis.plot(minutes_of(rows), [row["goals_per_episode"] for row in rows])
     axis.set(xlabel="minutes of training", ylabel="goals per episode")
     axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
     plt.close(figure)
 
 

@@ -154,6 +154,26 @@ def test_what_is_run_without_options_can_be_parsed():
     assert command.envs == (8448, 16896, 33792)
 
 
+@pytest.mark.parametrize("minutes", ["abc", "-1", "nan", "1e3"])
+def test_minutes_that_are_no_number_are_one_line(checkout, minutes):
+    done = subprocess.run(
+        ["scripts/gpu_run.sh", minutes], cwd=checkout, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: MINUTES: {minutes} is not a number above 0\n"
+
+
+def test_a_page_that_cannot_be_written_is_reported_before_anything_is_measured(
+    tmp_path,
+):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    done = subprocess.run(
+        ["scripts/gpu_run.sh", "20"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: docs/results.md cannot be written")
+
+
 def test_an_unknown_step_is_one_line(checkout):
     done = run_script(checkout, env_steps=64, STEPS="benhc")
     assert done.returncode == 2

@@ -16,6 +16,8 @@ ALLOWED = {
     "rotations": set(),
     "trees": set(),
     "files": set(),
+    "terminal": set(),
+    "arguments": set(),
     "checkpoints": {"files", "trees"},
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics", "ranges"},
@@ -29,6 +31,7 @@ ALLOWED = {
         "settings",  # its command
         "ranges",
         "files",
+        "terminal",
     },
     "task": {
         "config",
@@ -51,11 +54,12 @@ ALLOWED = {
         "runs",  # its commands
         "ranges",
         "settings",
+        "terminal",
     },
 }
 """Parts of mjx_dex and the parts that each may import."""
 
-COMMANDS = {"physics/precompile.py": {"task", "settings"}}
+COMMANDS = {"physics/precompile.py": {"task", "settings", "files", "terminal"}}
 """What a part's command may import beside that."""
 
 

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import struct
 import subprocess
@@ -30,7 +31,7 @@ def rows(run_dir):
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A run of three iterations."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    folder = tmp_path_factory.mktemp("runs") / "my run"
     assert train.main([*TINY, "--run-dir", str(folder), "--max-env-steps", "48"]) == 0
     return folder
 
@@ -43,9 +44,14 @@ def test_a_run_leaves_everything_a_person_looks_for(run_dir):
     assert (run_dir / "checkpoints" / "3").is_dir()
 
 
-def test_a_resumed_run_goes_on_with_its_own_configuration(run_dir):
+def test_a_resumed_run_goes_on_with_its_own_configuration(run_dir, capsys):
     arguments = ["--resume", "--run-dir", str(run_dir), "--max-env-steps", "80"]
     assert train.main(arguments) == 0
+    *_, again, evaluation = map(shlex.split, capsys.readouterr().out.splitlines())
+    resumed = ["--resume", "--run-dir", str(run_dir)]
+    assert again == ["continue:", "python", "-m", "mjx_dex.train", *resumed]
+    evaluated = ["python", "-m", "mjx_dex.evaluate", str(run_dir)]
+    assert evaluation == ["evaluate:", *evaluated]
     assert [row["iteration"] for row in rows(run_dir)] == [1, 2, 3, 4, 5]
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mjx_dex import runs, settings
+from mjx_dex import runs, settings, terminal
 from mjx_dex.calibrate import factors, fit, recordings, replay, report
 from mjx_dex.calibrate.config import CalibrateConfig
-from mjx_dex.files import write_at_once
+from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.hand import calibration
 
 log = logging.getLogger("mjx_dex")
@@ -46,6 +46,13 @@ def _main(arguments: list[str]) -> None:
     if not files:
         raise ValueError("give a recording: python -m mjx_dex.calibrate RECORDING ...")
     config = settings.config_of(command, CalibrateConfig)
+    picture = command.out.with_suffix(".png")
+    read = [*files, Path(config.hand.calibration), *filter(None, [command.truth])]
+    check_outputs(
+        Output("--out", command.out),
+        Output("--out, of which the picture is", picture),
+        inputs=read,
+    )
     base = starting_point(config)
     recorded = [recordings.read(path) for path in files]
     fits = calibrate(recorded, config)
@@ -53,14 +60,14 @@ def _main(arguments: list[str]) -> None:
     source = f"fitted to {', '.join(map(str, files))}, beginning with {base['source']}"
     fitted = factors.apply(draw, base) | {"source": source, "fit": report.table(fits)}
     write_at_once(command.out, report.as_json(fitted))
-    picture = command.out.with_suffix(".png")
     report.draw(fits, recorded, picture)
     print(report.text(fits))
     if command.truth:
         truth = calibration.load_calibration(command.truth)
         print("\n" + report.against(fits, factors.draw_between(base, truth)))
     print(f"saved {command.out} and {picture}")
-    print(f"  train with it: python -m mjx_dex.train --hand.calibration {command.out}")
+    train = terminal.shell_command("mjx_dex.train", "--hand.calibration", command.out)
+    print(f"  train with it: {train}")
 
 
 def starting_point(config: CalibrateConfig) -> dict:

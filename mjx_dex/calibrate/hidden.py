@@ -12,7 +12,7 @@ import numpy as np
 from mjx_dex import runs, settings
 from mjx_dex.calibrate import factors, report
 from mjx_dex.calibrate.factors import FACTORS, MULTIPLY
-from mjx_dex.files import write_at_once
+from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.hand import calibration
 from mjx_dex.ranges import Checked, Seed, real
 from mjx_dex.types import HandDraw
@@ -51,6 +51,7 @@ def _main(arguments: list[str]) -> None:
     command = settings.from_command_line(
         HiddenCommand, HiddenCommand(), arguments, __doc__
     )
+    check_outputs(Output("--out", command.out))
     base = calibration.load_calibration(calibration.CALIBRATED)
     hidden = factors.apply(hidden_draw(command), base)
     source = f"calibrated.json, drawn by {command}"

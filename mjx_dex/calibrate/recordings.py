@@ -123,7 +123,9 @@ def _read_mcap(path: Path) -> Recording:
             if topic == "tick" and entry["sent"] and entry["command"]["targets"]:
                 target_time.append(entry["done"])
                 targets.append(bridge.numbers(entry["command"]["targets"]))
-        manifest = json.loads((Path(start["bundle"]) / "manifest.json").read_text())
+        manifest = json.loads(
+            (Path(start["bundle"]) / "manifest.json").read_text(encoding="utf-8")
+        )
     except (bridge.RecordingError, OSError, KeyError, UnboundLocalError) as error:
         raise RecordingError(f"{path}: {error}") from error
     joints = _order(path, [j["name"] for j in manifest["joints"]], JOINTS)
@@ -177,7 +179,8 @@ def _read_bag(path: Path) -> Recording:
 
 
 def _read_csv(path: Path) -> Recording:
-    with path.open(newline="") as file:
+    # Spreadsheets begin a file with a byte order mark.
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
     if not rows:
         raise RecordingError(f"{path} is empty")

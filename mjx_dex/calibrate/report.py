@@ -11,6 +11,7 @@ import numpy as np
 from mjx_dex.calibrate import factors
 from mjx_dex.calibrate.fit import TOLD, PartFit
 from mjx_dex.calibrate.recordings import JOINTS, Recording
+from mjx_dex.files import save_figure
 from mjx_dex.types import HandDraw
 
 matplotlib.use("agg")
@@ -142,7 +143,7 @@ def draw(fits: list[PartFit], recorded: list[Recording], path: Path) -> None:
         _draw_values(figure.add_subplot(grid[row, 1]), each)
     _write(figure.add_subplot(grid[-1, :]), fits)
     figure.suptitle(", ".join(str(recording.path) for recording in recorded))
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path, dpi=100)
     plt.close(figure)
 
 

@@ -54,7 +54,7 @@ def load_calibration(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        calibration = json.loads(path.read_text())
+        calibration = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(
             f"hand.calibration: cannot read {path}: {error.strerror}; "

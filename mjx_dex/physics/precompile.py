@@ -5,6 +5,7 @@ same configuration, they are found with WARP_CACHE_PATH=FOLDER.
 """
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from unittest import mock
 
 import warp as wp
 
-from mjx_dex import settings
+from mjx_dex import settings, terminal
 from mjx_dex.config import Config, replace
+from mjx_dex.files import Output, check_outputs
 from mjx_dex.hand import build_hand
 from mjx_dex.physics.engine import configure_warp, make_engine
 from mjx_dex.ranges import Count, whole
@@ -47,6 +49,7 @@ class PrecompileCommand(Config):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    terminal.make_printable()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         base = settings.early_option(arguments, "--config") or "single_gpu"
@@ -66,6 +69,7 @@ def run(command: PrecompileCommand) -> None:
     Raises:
         ValueError: if the architecture is none, or not one that warp compiles for.
     """
+    check_outputs(Output("--out", command.out, is_folder=True))
     config = replace(settings.config_of(command), engine="warp")
     config = with_buffers(config)
     hand = build_hand(config.hand, config.object, config.physics)
@@ -76,12 +80,15 @@ def run(command: PrecompileCommand) -> None:
         batch = make_engine("warp", hand, config.physics).batches.make("cpu", count, 1)
         with compiler.instead_of_launches():
             batch.advance()
-    physics = config.physics
+    buffers = {
+        "--physics.max-contacts": config.physics.max_contacts,
+        "--physics.max-constraints": config.physics.max_constraints,
+    }
+    train = terminal.shell_command("mjx_dex.train", *sum(buffers.items(), ()))
     print(
         f"{len(compiler.done)} modules in {time.monotonic() - started:.0f} s; on a "
-        f"machine with sm_{arch}: WARP_CACHE_PATH={command.out} python -m "
-        f"mjx_dex.train --physics.max-contacts {physics.max_contacts} "
-        f"--physics.max-constraints {physics.max_constraints} and the options here"
+        f"machine with sm_{arch}: WARP_CACHE_PATH={shlex.quote(str(command.out))} "
+        f"{train} and the options here"
     )
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import jax
 
-from mjx_dex import settings
+from mjx_dex import settings, terminal
 from mjx_dex.config import Config
+from mjx_dex.files import Output, check_outputs, picture_formats
 from mjx_dex.hand import build_hand
 from mjx_dex.randomization import Randomization, inspection
 from mjx_dex.randomization.menu import EFFECTS
@@ -28,6 +29,7 @@ class InspectCommand(Config):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    terminal.make_printable()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         base = settings.load(settings.early_option(arguments, "--config") or "paper")
@@ -42,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def inspect(command: InspectCommand) -> None:
-    """Draw, print the table and save the page."""
+    """Draw, save the page and print the table."""
+    check_outputs(Output("--plot", command.plot, picture_formats()))
     config = settings.config_of(command)
     hand = build_hand(config.hand, config.object, config.physics)
     period = config.physics.control_period
@@ -50,13 +53,13 @@ def inspect(command: InspectCommand) -> None:
     key = jax.random.key(config.seed)
     rows = inspection.draw_rows(menu, config.randomization, command.episodes, key)
     traces = inspection.trace(menu, key, config.physics.timestep)
+    inspection.plot(rows, traces, command.plot)
     print(f"{command.episodes:,} episodes; {period:g} s per control step")
     print(inspection.HEADER)
     for row in rows:
         print(row)
     off = [name for name in EFFECTS if name not in menu.enabled]
     print(f"off: {', '.join(off) or 'nothing'}")
-    inspection.plot(rows, traces, command.plot)
     print(f"saved {command.plot}")
 
 

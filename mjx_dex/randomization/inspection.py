@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from mjx_dex.config import Alternative, LogUniform, Normal, RandomizationConfig, Uniform
-from mjx_dex.files import with_folder
+from mjx_dex.files import save_figure
 from mjx_dex.randomization.adaptive import whole_ranges
 from mjx_dex.randomization.draws import Randomization
 from mjx_dex.types import EffectMemory, EpisodeDraw, Sensors
@@ -294,7 +294,7 @@ def plot(rows: list[Row], traces: dict[str, np.ndarray], path: Path) -> None:
     _plot_traces(axes[len(varying) : len(varying) + 4], traces)
     for axis in axes[len(varying) + 4 :]:
         axis.set_axis_off()
-    figure.savefig(with_folder(path), dpi=90)
+    save_figure(figure, path, dpi=90)
     plt.close(figure)
 
 

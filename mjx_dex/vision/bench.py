@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 
 from mjx_dex import runs, settings
-from mjx_dex.files import write_at_once
+from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import Count, whole
 from mjx_dex.vision.config import RendererName, VisionConfig
@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     command = over_preset(BenchCommand, arguments, "cpu", __doc__)
+    check_outputs(Output("--json", command.json))
     device, workers = jax.devices()[0], command.workers or available_cores()
     print(
         f"JAX {jax.__version__} on {device.platform} ({device.device_kind}), Python "
@@ -66,8 +67,9 @@ def _main(arguments: list[str]) -> None:
         except RenderingError as error:
             print(f"{name:9} {size:6} not measured: {error}")
             continue
-        print(f"{name:9} {size:6} {speed:9,.0f}", flush=True)
         rows.append({"renderer": name, "size": size, "images_per_second": speed})
+        write_at_once(command.json, json.dumps(rows))
+        print(f"{name:9} {size:6} {speed:9,.0f}", flush=True)
     config = settings.config_of(command, VisionConfig)
     print(f"training, {command.config}: {config.learning.batch_size} scenes a step")
     for name in command.renderers:
@@ -78,13 +80,14 @@ def _main(arguments: list[str]) -> None:
         except RenderingError as error:
             print(f"{name:9} not measured: {error}")
             continue
+        rows.append({"renderer": name} | row)
+        write_at_once(command.json, json.dumps(rows))
         print(
             f"{name:9} {row['seconds']:.3f} s a step, {row['waiting']:.0%} of it "
             "waiting for images; "
             f"{row['seconds_without_rendering']:.3f} s if they were there",
             flush=True,
         )
-        rows.append({"renderer": name} | row)
     write_at_once(command.json, json.dumps(rows))
     print(f"saved {command.json}")
 

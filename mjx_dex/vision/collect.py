@@ -3,6 +3,7 @@
 Section 5.2: the policy plays in its randomized worlds until there are a million.
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from mjx_dex import runs, settings
+from mjx_dex import runs, settings, terminal
 from mjx_dex.config import Config
-from mjx_dex.files import with_folder
+from mjx_dex.files import Output, check_outputs, written_at_once
 from mjx_dex.play import Play
 from mjx_dex.ranges import Count
 from mjx_dex.vision.states import QUATERNION
@@ -47,14 +48,26 @@ def _main(arguments: list[str]) -> None:
     out = command.out or run / "states.npy"
     if out.exists():
         raise ValueError(f"--out: {out} is there already; give another file")
+    check_outputs(Output("--out", out))
     for name in ("states", "every"):
         if getattr(command, name) < 1:
             raise ValueError(f"--{name}: {getattr(command, name)} is not 1 or more")
     config = settings.config_of(command)
     play = Play(config, runs.load_policy(run, config).agent, command.worlds)
-    unfinished = with_folder(out).with_suffix(".unfinished")
-    states = open_memmap(unfinished, "w+", np.float32, (command.states, LENGTH))
-    done, key = 0, jax.random.key(config.seed)
+    with written_at_once(out) as unfinished:
+        collect(play, command, unfinished)
+    print(f"saved {out}: {command.states:,} states, {out.stat().st_size / 1e6:.0f} MB")
+    train = terminal.shell_command("mjx_dex.vision.train", "--states.path", out)
+    print(f"  train: {train}")
+
+
+def collect(play: Play, command: CollectCommand, path: Path) -> None:
+    """Write states of worlds at play to a file."""
+    states = open_memmap(path, "w+", np.float32, (command.states, LENGTH))
+    with path.open("r+b") as file:
+        # A disk that is too small is reported now, not by a bus error later.
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    done, key = 0, jax.random.key(command.seed)
     with tqdm(total=command.states, unit=" states", disable=None) as bar:
         for number, (_, after, _) in enumerate(play.steps(key)):
             if number % command.every:
@@ -66,9 +79,6 @@ def _main(arguments: list[str]) -> None:
             if done == command.states:
                 break
     states.flush()
-    unfinished.replace(out)
-    print(f"saved {out}: {command.states:,} states, {out.stat().st_size / 1e6:.0f} MB")
-    print(f"  train: python -m mjx_dex.vision.train --states.path {out}")
 
 
 if __name__ == "__main__":

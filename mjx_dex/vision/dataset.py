@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mjx_dex.files import write_at_once
+from mjx_dex.files import write_at_once, written_at_once
 from mjx_dex.vision.losses import Pose
 from mjx_dex.vision.scene import CAMERAS
 from mjx_dex.vision.stream import Batch, stream
@@ -76,10 +76,14 @@ def save(dataset: Dataset, folder: Path) -> None:
     """Write a data set; its folder must not hold another."""
     if (folder / ABOUT).exists():
         raise ValueError(f"{folder} holds a data set already; give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "images.npy", dataset.images)
-    np.save(folder / "positions.npy", np.asarray(dataset.poses.position))
-    np.save(folder / "quaternions.npy", np.asarray(dataset.poses.quaternion))
+    arrays = {
+        "images": dataset.images,
+        "positions": dataset.poses.position,
+        "quaternions": dataset.poses.quaternion,
+    }
+    for name, array in arrays.items():
+        with written_at_once(folder / f"{name}.npy") as unfinished:
+            np.save(unfinished, np.asarray(array))
     write_at_once(folder / ABOUT, json.dumps(dataset.about))
 
 
@@ -112,5 +116,5 @@ def load(folder: Path) -> Dataset:
                 f"{folder}/{name}.npy is of shape {arrays[name].shape}, not {shape}"
             )
     poses = Pose(jnp.asarray(arrays["positions"]), jnp.asarray(arrays["quaternions"]))
-    about = json.loads((folder / ABOUT).read_text())
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return Dataset(arrays["images"], poses, about)

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from mjx_dex import rotations, runs, settings
-from mjx_dex.files import write_at_once
+from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.ranges import Checked, Count
 from mjx_dex.vision import dataset, nets, testset
 from mjx_dex.vision.config import RendererName
@@ -67,16 +67,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     command = settings.parse_arguments(EvaluateCommand, arguments, __doc__)
+    check_outputs(Output("--json", command.json))
     net = nets.load(command.run)
     sets = [dataset.load(folder) for folder in command.testsets] or [
         testset.get(dataclasses.replace(net.config, renderer=name), command.scenes)
         for name in command.renderers
     ]
     results = [measure(net, scenes) for scenes in sets]
-    print(report(net, results))
+    try:
+        if command.json:
+            rows = [dataclasses.asdict(result) for result in results]
+            write_at_once(command.json, json.dumps(rows, default=np.ndarray.tolist))
+    finally:  # also where the disk is full by now
+        print(report(net, results))
     if command.json:
-        rows = [dataclasses.asdict(result) for result in results]
-        write_at_once(command.json, json.dumps(rows, default=np.ndarray.tolist))
         print(f"saved {command.json}")
 
 

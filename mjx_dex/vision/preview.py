@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mjx_dex import runs
-from mjx_dex.files import with_folder
+from mjx_dex.files import IMAGES, Output, check_outputs, written_at_once
 from mjx_dex.ranges import Count
 from mjx_dex.vision import pictures
 from mjx_dex.vision.config import VisionConfig
@@ -39,13 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     command = over_preset(PreviewCommand, arguments, "paper", __doc__)
+    check_outputs(Output("--out", command.out, IMAGES))
     scene = build_scene(command.hand, command.object, command.rig)
     draw = make_draw(scene, command.states, command.appearance, command.scenes)
     scenes = draw(jax.random.key(command.seed))
     renderer = make_renderer(command.renderer, scene.model, command.rig.size)
     with contextlib.closing(renderer):
         images = np.asarray(renderer.render(scenes.qpos, scenes.fields))
-    Image.fromarray(pictures.sheet(images)).save(with_folder(command.out))
+    with written_at_once(command.out) as unfinished:
+        Image.fromarray(pictures.sheet(images)).save(unfinished)
     print(f"saved {command.out}: {command.scenes} scenes by {renderer.description}")
 
 

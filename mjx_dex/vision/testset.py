@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 from mjx_dex import runs, settings
+from mjx_dex.files import Output, check_outputs
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import Count
 from mjx_dex.vision import dataset
@@ -57,6 +58,7 @@ def _main(arguments: list[str]) -> None:
     config = settings.config_of(command, VisionConfig)
     if command.out and (command.out / dataset.ABOUT).exists():
         raise ValueError(f"--out: {command.out} holds a test set already")
+    check_outputs(Output("--out", command.out, is_folder=True))
     scene = build_scene(config.hand, config.object, config.rig)
     if config.renderer == "auto":
         with contextlib.closing(make_renderer("auto", scene.model, 64)) as found:
@@ -88,6 +90,7 @@ def make(
     config: VisionConfig, scene: VisionScene, about: dict, folder: Path
 ) -> dataset.Dataset:
     """Render a test set and write it."""
+    check_outputs(Output("test set", folder, is_folder=True))
     workers = config.workers or available_cores()
     renderer = make_renderer(config.renderer, scene.model, config.rig.size, workers)
     label, number = f"{renderer.name} test set", about["scenes"]

@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from mjx_dex import run_folder, settings
+from mjx_dex import run_folder, settings, terminal
 from mjx_dex.board import Board
 from mjx_dex.checkpoints import (
     ONLY,
@@ -27,6 +27,7 @@ from mjx_dex.checkpoints import (
     check_shapes,
     shapes,
 )
+from mjx_dex.files import save_figure
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import NotNegative
 from mjx_dex.report import append_rows, close_quietly, read_metrics, write_row
@@ -161,8 +162,10 @@ def train(command: TrainCommand, folder: RunFolder, started: float) -> None:
         checkpoints.close()
     plot_learning_curve(run_dir)
     print(f"saved {run_dir} after {done:,} batches")
-    print(f"  continue: python -m mjx_dex.vision.train --resume --run-dir {run_dir}")
-    print(f"  evaluate: python -m mjx_dex.vision.evaluate {run_dir}")
+    train = "mjx_dex.vision.train"
+    again = terminal.shell_command(train, "--resume", "--run-dir", run_dir)
+    print(f"  continue: {again}")
+    print(f"  evaluate: {terminal.shell_command('mjx_dex.vision.evaluate', run_dir)}")
 
 
 def learn(
@@ -372,7 +375,7 @@ def plot_learning_curve(run_dir: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
-    figure.savefig(run_dir / "learning_curve.png", dpi=120)
+    save_figure(figure, run_dir / "learning_curve.png", dpi=120)
     plt.close(figure)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from robot_bridge import wire
 from robot_bridge.controller import Command
 from robot_bridge.messages import HandInfo, Sample, Snapshot
+from robot_bridge.terminal import shell_command
 from robot_bridge.transports import TransportError
 
 SHAPES = {"markers": (-1, 3)}
@@ -51,7 +52,9 @@ class SocketHand:
             if self.now() > deadline:
                 raise TransportError(
                     f"no simulated hand answers at {self._path}; start one: "
-                    f"python -m robot_bridge.sim_hand BUNDLE --socket {self._path}"
+                    + shell_command(
+                        "robot_bridge.sim_hand", "BUNDLE", "--socket", self._path
+                    )
                 )
             self._say(wire.HELLO, {})
             time.sleep(0.05)

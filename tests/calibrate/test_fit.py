@@ -6,6 +6,7 @@ gain is a measurement, not a test.
 
 import dataclasses
 import json
+import shlex
 
 import mujoco
 import numpy as np
@@ -309,12 +310,13 @@ def test_a_fit_that_cannot_get_better_says_so_and_keeps_its_start(method, proble
 
 
 def test_the_command_writes_a_hand_that_is_built(excited, nominal, tmp_path, capsys):
-    out = tmp_path / "mine.json"
+    out = tmp_path / "my hand.json"
     arguments = [str(excited), "--out", str(out), "--iterations", "2", *ARGUMENTS]
     truth = excited.parent / "hidden.json"
     assert command.main([*arguments, "--truth", str(truth)]) == 0
     printed = capsys.readouterr().out
-    assert f"--hand.calibration {out}" in printed
+    words = shlex.split(printed.splitlines()[-1].split("train with it: ")[1])
+    assert words == ["python", "-m", "mjx_dex.train", "--hand.calibration", str(out)]
     assert "within 10%" in printed
     assert out.with_suffix(".png").stat().st_size > 10_000
     fitted = json.loads(out.read_text())

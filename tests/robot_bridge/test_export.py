@@ -1,6 +1,7 @@
 """The bundle: what is in it, and that nothing else is run."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,7 +24,7 @@ STEPS = 500
 @pytest.fixture
 def copy(bundle_path, tmp_path):
     """A bundle to be spoilt."""
-    return shutil.copytree(bundle_path, tmp_path / "copy.dex")
+    return shutil.copytree(bundle_path, tmp_path / "my copy.dex")
 
 
 def edit(path, **changes):
@@ -178,6 +179,10 @@ def test_an_existing_folder_is_not_overwritten(run, copy, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert bundles.hash_of(copy / "manifest.json") == before
     assert export.main([str(run), str(copy), "--overwrite"]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command == ["rehearse", "it:", "python", "-m", "robot_bridge.run", str(copy)]
+    assert bundles.load(copy)
+    assert list(copy.parent.iterdir()) == [copy]
 
 
 def test_a_folder_of_something_else_is_never_overwritten(run, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import shlex
 import shutil
 import time
 from dataclasses import replace
@@ -84,14 +85,20 @@ def test_what_the_net_says_depends_on_what_it_sees(run_dir):
     np.testing.assert_allclose(jnp.linalg.norm(poses.quaternion, axis=1), 1, rtol=1e-5)
 
 
-def test_a_resumed_run_goes_on_as_if_nothing_had_been(run_dir, tmp_path):
+def test_a_resumed_run_goes_on_as_if_nothing_had_been(run_dir, tmp_path, capsys):
     """Six batches and six more are twelve; the pool is rendered anew."""
     short = [*SMOKE, "--learning.pool", "60", "--run-dir"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole, parts = tmp_path / "whole", tmp_path / "my parts"
     assert train.main([*short, str(whole), "--learning.batches", "12"]) == 0
     assert train.main([*short, str(parts), "--learning.batches", "6"]) == 0
-    again = ["--resume", "--run-dir", str(parts), "--learning.batches", "12"]
-    assert train.main(again) == 0
+    again, evaluation = capsys.readouterr().out.splitlines()[-2:]
+    program, *again = shlex.split(again.removeprefix("  continue: "))[2:]
+    assert (program, again) == (
+        "mjx_dex.vision.train",
+        ["--resume", "--run-dir", str(parts)],
+    )
+    assert shlex.split(evaluation)[-2:] == ["mjx_dex.vision.evaluate", str(parts)]
+    assert train.main([*again, "--learning.batches", "12"]) == 0
     written = yaml.safe_load((parts / "config.yaml").read_text())
     assert written["learning"]["batches"] == 12
     assert [r["batch"] for r in rows(parts)] == list(range(1, 13))
@@ -234,10 +241,15 @@ def test_errors_are_those_of_the_poses_that_were_rendered(
     np.testing.assert_allclose(result.position, 5.0, atol=1e-3)
 
 
-def test_states_of_a_policy_are_collected(policy_run, tmp_path):
-    out = tmp_path / "states.npy"
+def test_states_of_a_policy_are_collected(policy_run, tmp_path, capsys):
+    out = tmp_path / "my states.npy"
     arguments = [str(policy_run), "--states", "30", "--worlds", "4", "--every", "2"]
     assert collect.main([*arguments, "--out", str(out)]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[1:] == [
+        *("python", "-m", "mjx_dex.vision.train", "--states.path"),
+        str(out),
+    ]
     states = np.load(out)
     assert states.shape == (30, 31) and np.isfinite(states).all()
     np.testing.assert_allclose(np.linalg.norm(states[:, 27:], axis=1), 1, atol=1e-3)
