@@ -10,6 +10,21 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+PAPER_PERIOD = 0.08
+"""Control period [s] for which weights "per 80 ms" are given (appendix C.1)."""
+
+
+def per_control_step(weight: float, period: float) -> float:
+    """Weight or decay over one control step, from one per 80 ms.
+
+    What is left after a second is then the same with any control period.
+
+    Args:
+        weight: over ``PAPER_PERIOD``.
+        period: of control [s].
+    """
+    return weight ** (period / PAPER_PERIOD)
+
 
 @dataclass(frozen=True)
 class HandConfig:
@@ -32,8 +47,8 @@ class ObjectConfig:
     mass: float = 0.078
     """Mass [kg]."""
     friction: tuple[float, float, float] = (1.0, 0.005, 0.0001)
-    """Sliding [-], torsional and rolling [m] friction; contacts take the larger of
-    object and hand."""
+    """Sliding [-], torsional and rolling [m] friction; a contact's follows from the
+    object's and the hand's by ``physics.friction_rule``."""
     start_position: tuple[float, float, float] = (1.01, 0.9, 0.21)
     """Where the object is before it falls into the hand [m], world frame."""
 
@@ -52,6 +67,11 @@ class PhysicsConfig:
     """At most so many line-search iterations in one Newton iteration."""
     threads: int = 0
     """Threads of the native engine; 0 takes one for each CPU core."""
+    friction_rule: Literal["maximum", "geometric_mean", "product"] = "maximum"
+    """Rule by which the friction of hand and object make a contact's. 'maximum':
+    MuJoCo's and robogym's; the hand's surface hardly counts, for the object's is
+    rougher (docs/randomization.md). 'product': of sliding friction; torsional and
+    rolling friction, which are lengths, take the geometric mean."""
     max_contacts: int | None = None
     """Contacts a world can hold on warp and mjx; more are dropped and counted. None:
     half more than are seen when this configuration is played at random."""
@@ -124,7 +144,8 @@ class TaskConfig:
     """Whether an action of 0 asks for the present joint angle (C.1) or for the middle
     of the actuator's range."""
     action_smoothing: float = 0.3
-    """Weight on the past in the moving average of actions, per control step."""
+    """Weight on the past in the moving average of actions, per 80 ms (C.1): with
+    another control period ``per_control_step`` rescales it."""
     drop_height: float = 0.04
     """The object is dropped when its centre is below this height [m] (robogym)."""
     start_steps: int = 100
@@ -235,11 +256,11 @@ class Push:
     """Random forces on the object (C.2)."""
 
     probability: LogUniform = LogUniform(0.001, 0.1)
-    """Of a new push in a control step."""
+    """Probability of a new push within 80 ms, a control step of the paper's."""
     acceleration: float = 1.0
     """A push's standard deviation along each axis [m/s^2 times the object's mass]."""
     decay: float = 0.99
-    """Of the force, per control step."""
+    """Factor of the force per 80 ms, a control step of the paper's."""
 
 
 Preset = Literal[
@@ -375,7 +396,9 @@ class PPOConfig:
     learning_rate: float = 3e-4
     """Adam's step size, and its start where ``kl_target`` is set."""
     kl_target: float | None = None
-    """Hold each iteration's KL divergence near this by scaling the learning rate."""
+    """KL divergence [nats] of an iteration's last policy from the one that acted, which
+    the learning rate is scaled to hold. It is 1.3 times the mean over the later half of
+    quickstart's minibatches, each before its own step (docs/results.md)."""
     max_gradient_norm: float | None = 1.0
     """Gradients are scaled down to this norm, policy and value each."""
     horizon: int = 20
@@ -390,6 +413,11 @@ class PPOConfig:
     accumulation: int = 1
     """Parts in which a device's share of a minibatch is computed, one after another:
     the same step in less memory."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """Consequence of rewards or observations that are infinite or NaN. 'stop': an
+    error, and nothing is learned from that iteration. 'skip': rewards count as 0,
+    observations as the mean of all so far, episodes as ended there; metrics count such
+    transitions."""
 
     def __post_init__(self):
         for name in ("horizon", "minibatch_size"):
@@ -433,6 +461,11 @@ class Config:
     """What a checkpoint holds: 'whole', environments included, continues bit for bit;
     'portable' is all that was learned, which continues with environments started anew,
     on any machine (20 MB with an LSTM of 512-256)."""
+
+    @property
+    def smoothing_weight(self) -> float:
+        """Weight on the past in the moving average of actions, per control step."""
+        return per_control_step(self.task.action_smoothing, self.physics.control_period)
 
     @property
     def goal_steps(self) -> int:
