@@ -216,7 +216,7 @@ def test_friction_rules_reach_the_contacts(block_engine, hand_and_block):
     }
     given, expected = [], []
     parameters, state, ctrl, _, timesteps = worlds(hand_and_block)
-    force = jnp.tile(jnp.array([[0.4, 0.0, 0.0]]), (WORLDS, 1))
+    force = jnp.tile(jnp.array([[0.8, 0.0, 0.0]]), (WORLDS, 1))
     for rule, friction in by_rule.items():
         config = dataclasses.replace(CONFIG, friction_rule=rule)
         hand = build_hand(HandConfig(), ObjectConfig(), config)
@@ -225,7 +225,7 @@ def test_friction_rules_reach_the_contacts(block_engine, hand_and_block):
         given.append(physics.apply(draw, physics.nominal(hand)).geom_friction)
         model = copy.copy(hand_and_block.model)
         model.geom_friction[~is_object] = friction[~is_object]
-        model.geom_priority[~is_object] = 1
+        model.geom_priority[~is_object], model.geom_condim[~is_object] = 1, 4
         data = mujoco.MjData(model)
         data.qpos[:], data.qvel[:] = state.qpos[0], state.qvel[0]
         data.qacc_warmstart[:], data.ctrl[:] = state.warmstart[0], ctrl[0]
@@ -240,8 +240,8 @@ def test_friction_rules_reach_the_contacts(block_engine, hand_and_block):
     error = np.abs(np.asarray(moved.qvel)[:, 24:27] - expected).max()
     apart = np.abs(expected[:, None] - expected)[~np.eye(3, dtype=bool)].max(-1).min()
     print(f"velocities {apart:.3f} m/s apart, error {error:.1e}")
-    assert apart > 0.02
-    assert error < 0.1 * apart
+    assert apart > 0.1
+    assert error < 0.2 * apart
 
 
 def test_results_do_not_depend_on_the_number_of_worlds(hand_and_block):
