@@ -397,8 +397,8 @@ class PPOConfig:
     """Adam's step size, and its start where ``kl_target`` is set."""
     kl_target: float | None = None
     """KL divergence [nats] of an iteration's last policy from the one that acted, which
-    the learning rate is scaled to hold. It is 1.3 times the mean over the later half of
-    quickstart's minibatches, each before its own step (docs/results.md)."""
+    the learning rate is scaled to hold. It is 1.2 to 1.3 times the mean over the later
+    half of the minibatches, each before its own step (docs/results.md)."""
     max_gradient_norm: float | None = 1.0
     """Gradients are scaled down to this norm, policy and value each."""
     horizon: int = 20
