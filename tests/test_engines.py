@@ -200,8 +200,11 @@ def test_damping_and_gain_reach_the_joints(block_engine, hand_and_block):
     assert len(set(np.round(np.asarray(after.qpos[:, 0]), 4))) == WORLDS
 
 
-def test_friction_rules_reach_the_contacts(block_engine, hand_and_block):
+def test_friction_rules_reach_the_contacts(hand_and_block):
     """A block pushed over the palm, by each rule in one of three environments.
+
+    On native: mjx and warp find other contacts, and a block that slides goes elsewhere
+    there. They are given the same friction: see test_friction.py.
 
     The reference has the rule's friction in the hand's geoms, which contacts take from
     there alone: their priority is higher.
@@ -232,7 +235,8 @@ def test_friction_rules_reach_the_contacts(block_engine, hand_and_block):
         data.xfrc_applied[-1, :3] = force[0]
         mujoco.mj_step(model, data, nstep=10)
         expected.append(data.qvel[24:27].copy())
-    moved, _ = block_engine(
+    step = jax.jit(jax.vmap(make_engine("native", hand_and_block, CONFIG).step))
+    moved, _ = step(
         parameters.replace(geom_friction=jnp.stack(given)),
         *(state, ctrl, force, timesteps),
     )
@@ -241,7 +245,7 @@ def test_friction_rules_reach_the_contacts(block_engine, hand_and_block):
     apart = np.abs(expected[:, None] - expected)[~np.eye(3, dtype=bool)].max(-1).min()
     print(f"velocities {apart:.3f} m/s apart, error {error:.1e}")
     assert apart > 0.1
-    assert error < 0.2 * apart
+    assert error < 1e-5
 
 
 def test_results_do_not_depend_on_the_number_of_worlds(hand_and_block):

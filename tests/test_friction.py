@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from mujoco import mjx
 
 from mjx_dex.config import HandConfig, ObjectConfig, PhysicsConfig
 from mjx_dex.hand import build_hand
-from mjx_dex.physics import native, nominal_parameters
+from mjx_dex.physics import mjx_engine, native, nominal_parameters, warp_engine
 from mjx_dex.randomization import physics
 
 FACTORS = (1.25, 0.75)
@@ -92,6 +93,24 @@ def test_contacts_have_the_friction_of_the_rule(rule, shape, factors):
         expected = [sliding, sliding, torsional, rolling, rolling]
         # MuJoCo's least friction is 1e-5.
         np.testing.assert_allclose(friction, np.maximum(expected, 1e-5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_mjx_and_warp_are_given_the_same_friction(rule):
+    """And both take the larger of two surfaces': what is given is what acts."""
+    hand = build("block", rule)
+    given = parameters_of(hand, FACTORS).replace(
+        derived=nominal_parameters(hand.model).derived
+    )
+    model = mjx_engine._with_parameters(mjx.put_model(hand.model, impl="jax"), given)
+    friction = np.asarray(model.geom_friction)
+    is_object = hand.model.geom_bodyid == hand.model.body("object").id
+    for geom in np.flatnonzero(~is_object):
+        ours = surface(hand.model, geom) * FACTORS[0]
+        expected = RULES[rule](ours, OBJECT * FACTORS[1])
+        larger = np.maximum(friction[geom], friction[is_object][0])
+        np.testing.assert_allclose(larger, expected, rtol=1e-6)
+    assert "geom_friction" in warp_engine.INPUTS
 
 
 def test_by_default_surfaces_keep_the_friction_that_they_are_given():
