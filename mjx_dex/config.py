@@ -43,6 +43,21 @@ Units = whole(1, 2**16)
 SHARE_OF_MINIBATCH = 4
 """Minibatches in an iteration's transitions, where none other is configured."""
 
+PAPER_PERIOD = 0.08
+"""Control period [s] for which weights "per 80 ms" are given (appendix C.1)."""
+
+
+def per_control_step(weight: float, period: float) -> float:
+    """Weight or decay over one control step, from one per 80 ms.
+
+    What is left after a second is then the same with any control period.
+
+    Args:
+        weight: over ``PAPER_PERIOD``.
+        period: of control [s].
+    """
+    return weight ** (period / PAPER_PERIOD)
+
 
 @dataclass(frozen=True)
 class HandConfig(Checked):
@@ -65,8 +80,8 @@ class ObjectConfig(Checked):
     mass: real(1e-6, 1e3) = 0.078
     """Mass [kg]."""
     friction: tuple[Friction, Friction, Friction] = (1.0, 0.005, 0.0001)
-    """Sliding [-], torsional and rolling [m] friction; contacts take the larger of
-    object and hand."""
+    """Sliding [-], torsional and rolling [m] friction; a contact's follows from the
+    object's and the hand's by ``physics.friction_rule``."""
     start_position: tuple[Place, Place, Place] = (1.01, 0.9, 0.21)
     """Where the object is before it falls into the hand [m], world frame."""
 
@@ -85,6 +100,11 @@ class PhysicsConfig(Checked):
     """At most so many line-search iterations in one Newton iteration."""
     threads: whole(0, 4096) = 0
     """Threads of the native engine; 0 takes one for each CPU core."""
+    friction_rule: Literal["maximum", "geometric_mean", "product"] = "maximum"
+    """Rule by which the friction of hand and object make a contact's. 'maximum':
+    MuJoCo's and robogym's; the hand's surface hardly counts, for the object's is
+    rougher (docs/randomization.md). 'product': of sliding friction; torsional and
+    rolling friction, which are lengths, take the geometric mean."""
     max_contacts: whole(1, 2**20) | None = None
     """Contacts a world can hold on warp and mjx; more are dropped and counted. None:
     half more than are seen when this configuration is played at random."""
@@ -186,7 +206,8 @@ class TaskConfig(Checked):
     """Whether an action of 0 asks for the present joint angle (C.1) or for the middle
     of the actuator's range."""
     action_smoothing: real(0, 1, below=True) = 0.3
-    """Weight on the past in the moving average of actions, per control step."""
+    """Weight on the past in the moving average of actions, per 80 ms (C.1): with
+    another control period ``per_control_step`` rescales it."""
     drop_height: Place = 0.04
     """The object is dropped when its centre is below this height [m] (robogym)."""
     start_steps: whole(0, 10**5) = 100
@@ -313,11 +334,11 @@ class Push(Checked):
     """Random forces on the object (C.2)."""
 
     probability: LogUniform = LogUniform(0.001, 0.1)
-    """Of a new push in a control step."""
+    """Probability of a new push within 80 ms, a control step of the paper's."""
     acceleration: Deviation = 1.0
     """A push's standard deviation along each axis [m/s^2 times the object's mass]."""
     decay: Share = 0.99
-    """Of the force, per control step."""
+    """Factor of the force per 80 ms, a control step of the paper's."""
 
     def validate(self):
         """See ``Checked``."""
@@ -490,7 +511,9 @@ class PPOConfig(Checked):
     learning_rate: Share = 3e-4
     """Adam's step size, and its start where ``kl_target`` is set."""
     kl_target: Positive | None = None
-    """Hold each iteration's KL divergence near this by scaling the learning rate."""
+    """KL divergence [nats] of an iteration's last policy from the one that acted, which
+    the learning rate is scaled to hold. It is 1.2 to 1.3 times the mean over the later
+    half of the minibatches, each before its own step (docs/results.md)."""
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm, policy and value each."""
     horizon: Count = 20
@@ -506,6 +529,11 @@ class PPOConfig(Checked):
     accumulation: Count = 1
     """Parts in which a device's share of a minibatch is computed, one after another:
     the same step in less memory."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """Consequence of rewards or observations that are infinite or NaN. 'stop': an
+    error, and nothing is learned from that iteration. 'skip': rewards count as 0,
+    observations as the mean of all so far, episodes as ended there; metrics count such
+    transitions."""
 
     def validate(self):
         """See ``Checked``."""
@@ -600,6 +628,11 @@ class Config(Checked):
     def minibatch_size(self) -> int:
         """``ppo.minibatch_size``, or what follows from its being None."""
         return self.ppo.minibatch(self.transitions)
+
+    @property
+    def smoothing_weight(self) -> float:
+        """Weight on the past in the moving average of actions, per control step."""
+        return per_control_step(self.task.action_smoothing, self.physics.control_period)
 
     @property
     def goal_steps(self) -> int:

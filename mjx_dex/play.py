@@ -49,7 +49,7 @@ class Play:
         self.config = with_buffers(fixed(config))
         self.env = make_env(self.config)
         self.num_worlds = num_worlds
-        # Every world has a start and physics of its own.
+        # Every environment has a start of its own.
         bank = BankConfig(size=num_worlds, starting=1)
         self._worlds = BankedEnvironments(self.env, num_worlds, bank)
         self._agent = agent

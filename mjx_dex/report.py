@@ -50,6 +50,7 @@ def summarize(
         "completions": values["completions"],
         "broken_worlds": values["broken_worlds"],
         "lost_contacts": values["lost_contacts"],
+        "nonfinite": values.get("nonfinite", 0.0),
         **{name: values[name] / env_steps for name in means},
         **{name: values[name] for name in LEARNING_METRICS},
     }
@@ -80,6 +81,10 @@ PROBLEMS = {
         "a contact or constraint buffer was full, and contacts were left out; raise "
         "--physics.max-contacts or --physics.max-constraints. World steps with losses "
         "are counted in metrics.jsonl"
+    ),
+    "nonfinite": (
+        "rewards or observations were infinite or NaN, and were skipped, as "
+        "--ppo.nonfinite says. All such transitions are counted in metrics.jsonl"
     ),
 }
 """What an iteration may count that should be rare."""
@@ -127,7 +132,7 @@ class RunLog:
             "kl": f"{row['kl']:.3f}",
         }
         for problem in PROBLEMS:
-            if row[problem]:
+            if row.get(problem):
                 shown[problem] = f"{row[problem]:.0f}"
                 self._say_once(problem)
         if minutes_left is not None:

@@ -166,8 +166,8 @@ STUDIES = {
             "uniform_goals": {"task.goal.distribution": "uniform"},
             "paper_reward": {"task.reward.drop": -20.0},
             "entropy": {"ppo.entropy": 0.001},
-            "kl_high": {"ppo.kl_target": 0.04},
-            "kl_low": {"ppo.kl_target": 0.01},
+            "kl_high": {"ppo.kl_target": 0.05},
+            "kl_low": {"ppo.kl_target": 0.0125},
             "passes4": _passes(4),
             "gamma998": {"ppo.gamma": 0.998},
             "feedforward": {

@@ -30,7 +30,7 @@ from mjx_dex import (
 )
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
-from mjx_dex.learning import Learner, Trainer, resuming
+from mjx_dex.learning import Learner, NonFiniteError, Trainer, resuming
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.lineage import Lineage
 from mjx_dex.physics import choose_engine
@@ -264,7 +264,11 @@ def train(
             if stop:
                 break
             begun = time.monotonic()
-            learner, metrics = trainer.iterate(learner)
+            try:
+                learner, metrics = trainer.iterate(learner)
+            except NonFiniteError as error:
+                checkpoints.save(trainer, error.learner)
+                raise TrainingError(str(error)) from error
             metrics = jax.device_get(metrics)
             if command.resume and iteration == begun_at:
                 record(config, run_dir, line)  # not before these values work

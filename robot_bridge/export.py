@@ -200,7 +200,7 @@ def manifest_of(config: Config, hand: Hand, source: Source) -> dict[str, Any]:
             "period": config.physics.control_period,
             "targets": task.action_targets,
             "bins": task.action_bins,
-            "smoothing": task.action_smoothing,
+            "smoothing": config.smoothing_weight,
             "locked": [names.ACTUATORS[WRIST_PITCH].shadow] * task.locked_wrist,
         },
         "goal": {

@@ -100,6 +100,73 @@ def test_smoothing_with_no_weight_on_the_past_changes_nothing():
         np.testing.assert_array_equal(smoothed, value)
 
 
+@pytest.mark.parametrize("substeps", [5, 10, 20])
+def test_what_is_left_of_an_action_after_a_time_does_not_depend_on_the_period(
+    hand, config, started, substeps
+):
+    """Full actions for long, then none: 0.3 is left after 80 ms, 0.09 after 160 ms."""
+    env = recording_env(
+        hand,
+        config,
+        **{"physics.substeps": substeps, "task.action_targets": "absolute"},
+    )
+    aim = jax.jit(env.aim)
+    memory = no_memory().replace(
+        smoothed_action=jnp.full(20, 0.6), smoothing_weight=jnp.ones(())
+    )
+    state, left = started.replace(memory=memory), {}
+    low, high = hand.ctrl_range.T
+    for step in range(1, 160 // (8 * substeps) + 1):
+        targets, memory = aim(state, jnp.full(20, 5))  # bin 5 is 0
+        state = state.replace(memory=memory)
+        left[8 * substeps * step] = (targets - (low + high) / 2) / ((high - low) / 2)
+    for milliseconds in {80, 160} & set(left):
+        expected = 0.6 * 0.3 ** (milliseconds / 80)
+        np.testing.assert_allclose(left[milliseconds], expected, rtol=1e-5)
+    assert 160 in left
+
+
+def test_noise_reaches_actuators_at_the_size_of_table_8(hand, config, started):
+    """0.1 and 0.03 of an action of 0.4 every step, 0.03 per episode; none is clipped.
+
+    Smoothing before it leaves the noise alone; after it, 0.073 would be left of 0.1.
+    """
+    env = recording_env(
+        hand,
+        config,
+        **{
+            "task.action_targets": "absolute",
+            "randomization.on": ("action_noise",),
+        },
+    )
+    low, high = hand.ctrl_range.T
+    deal = jax.jit(
+        lambda key: env.deal(started, key, jnp.float32(1.0), env.adaptive.init())
+    )
+
+    def noisy(key):
+        deal_key, step_key = jax.random.split(key)
+        state = deal(deal_key)
+        for k in range(4):
+            state = state.replace(key=jax.random.fold_in(step_key, k))
+            targets, memory = env.aim(state, jnp.full(20, 7))  # bin 7 is 0.4
+            state = state.replace(memory=memory)
+        value = (targets - (low + high) / 2) / ((high - low) / 2)
+        own = state.draw.action_noise.correlated
+        return value - own, own, actions.smoothed(memory)
+
+    count = 4000
+    keys = jax.random.split(jax.random.key(0), count)
+    fresh, own, smoothed = jax.jit(jax.vmap(noisy))(keys)
+    # 80,000 values: four and a half standard errors of their deviation.
+    for values, deviation in ((fresh, np.hypot(0.1, 0.03 * 0.4)), (own, 0.03)):
+        error = deviation / (2 * count * 20) ** 0.5
+        assert abs(np.std(values) - deviation) < 4.5 * error
+    assert abs(np.mean(fresh) - 0.4) < 4.5 * 0.1007 / (count * 20) ** 0.5
+    # What effort is charged for has no noise in it.
+    np.testing.assert_allclose(smoothed, 0.4, rtol=1e-5)
+
+
 def test_a_whole_action_asks_for_half_the_range(hand, ranges):
     # The middle of every range, where neither end clips.
     angles = np.zeros(24, np.float32)

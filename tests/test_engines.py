@@ -16,6 +16,7 @@ from mjx_dex.physics import (
     nominal_parameters,
 )
 from mjx_dex.physics.contacts import measure_contacts
+from mjx_dex.randomization import physics
 
 ENGINES = ("native", "mjx", "warp")
 CONFIG = PhysicsConfig(max_contacts=24, max_constraints=300)
@@ -197,6 +198,54 @@ def test_damping_and_gain_reach_the_joints(block_engine, hand_and_block):
         expected = edited_step(hand_and_block.model, damping, gain)
         np.testing.assert_allclose(after.qpos[world, 0], expected, atol=2e-4)
     assert len(set(np.round(np.asarray(after.qpos[:, 0]), 4))) == WORLDS
+
+
+def test_friction_rules_reach_the_contacts(hand_and_block):
+    """A block pushed over the palm, by each rule in one of three environments.
+
+    On native: mjx and warp find other contacts, and a block that slides goes elsewhere
+    there. They are given the same friction: see test_friction.py.
+
+    The reference has the rule's friction in the hand's geoms, which contacts take from
+    there alone: their priority is higher.
+    """
+    own = hand_and_block.model.geom_friction
+    is_object = hand_and_block.model.geom_bodyid == hand_and_block.model.nbody - 1
+    of_hand, of_object = 1.2 * own, 0.8 * own[is_object]
+    by_rule = {
+        "maximum": np.maximum(of_hand, of_object),
+        "geometric_mean": np.sqrt(of_hand * of_object),
+        "product": (of_hand * of_object) ** [1, 0.5, 0.5],
+    }
+    given, expected = [], []
+    parameters, state, ctrl, _, timesteps = worlds(hand_and_block)
+    force = jnp.tile(jnp.array([[0.8, 0.0, 0.0]]), (WORLDS, 1))
+    for rule, friction in by_rule.items():
+        config = dataclasses.replace(CONFIG, friction_rule=rule)
+        hand = build_hand(HandConfig(), ObjectConfig(), config)
+        draw = physics.nominal_draw(hand)
+        draw = draw.replace(surface_friction=jnp.array([1.2, 0.8]))
+        given.append(physics.apply(draw, physics.nominal(hand)).geom_friction)
+        model = copy.copy(hand_and_block.model)
+        model.geom_friction[~is_object] = friction[~is_object]
+        model.geom_priority[~is_object], model.geom_condim[~is_object] = 1, 4
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = state.qpos[0], state.qvel[0]
+        data.qacc_warmstart[:], data.ctrl[:] = state.warmstart[0], ctrl[0]
+        data.xfrc_applied[-1, :3] = force[0]
+        mujoco.mj_step(model, data, nstep=10)
+        expected.append(data.qvel[24:27].copy())
+    step = jax.jit(jax.vmap(make_engine("native", hand_and_block, CONFIG).step))
+    moved, _ = step(
+        parameters.replace(geom_friction=jnp.stack(given)),
+        *(state, ctrl, force, timesteps),
+    )
+    expected = np.array(expected)
+    error = np.abs(np.asarray(moved.qvel)[:, 24:27] - expected).max()
+    apart = np.abs(expected[:, None] - expected)[~np.eye(3, dtype=bool)].max(-1).min()
+    print(f"velocities {apart:.3f} m/s apart, error {error:.1e}")
+    assert apart > 0.1
+    assert error < 1e-5
 
 
 def test_results_do_not_depend_on_the_number_of_worlds(hand_and_block):

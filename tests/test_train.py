@@ -10,6 +10,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -143,6 +144,23 @@ def test_spoiled_networks_end_training_in_one_line(tmp_path, capsys, monkeypatch
     gentle += ["--ppo.kl-target", "None"]
     assert train.main(["--resume", "--run-dir", str(folder), *gentle]) == 0
     assert rows(folder)[-1]["learning_rate"] == pytest.approx(1e-4)
+
+
+def test_rewards_that_are_no_numbers_end_training_in_one_line_or_are_skipped(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        "mjx_dex.task.env.rewards.reward", lambda *_, **__: jnp.float32(np.nan)
+    )
+    folder = tmp_path / "run"
+    arguments = ["--run-dir", str(folder), "--max-env-steps", "16"]
+    error = error_of([*TINY, *arguments], capsys)
+    assert "16 of the 16 transitions of iteration 1" in error
+    assert "--ppo.nonfinite skip" in error
+    assert "--resume continues from the checkpoint of iteration 0" in error
+    assert train.main(["--resume", *arguments, "--ppo.nonfinite", "skip"]) == 0
+    assert rows(folder)[-1]["nonfinite"] == 16
+    assert "were skipped" in capsys.readouterr().err
 
 
 def test_running_out_of_memory_is_one_line(run_dir, capsys, monkeypatch):

@@ -64,6 +64,8 @@ class Hand:
     log_backlash: np.ndarray
     """[20, 2] logarithm of the slack that each actuator takes up, closing and opening,
     in 1/(rad s)."""
+    friction_rule: str
+    """What ``model``'s friction stands for: see ``PhysicsConfig.friction_rule``."""
 
     @property
     def ctrl_range(self) -> np.ndarray:
@@ -102,7 +104,8 @@ def build_hand(
     for actuator in spec.actuators:
         # Targets are clipped by the task, to ranges that may differ between worlds.
         actuator.ctrllimited = False
-    return _index(spec, calibration.log_backlash(_calibrated(hand)))
+    log_backlash = calibration.log_backlash(_calibrated(hand))
+    return _index(spec, log_backlash, physics.friction_rule)
 
 
 def assemble(
@@ -119,6 +122,7 @@ def assemble(
     _add_reference_markers(spec)
     if obj is not None:
         objects.add_object(spec, obj)
+        objects.share_friction(spec, obj, physics.friction_rule)
     return spec
 
 
@@ -252,7 +256,7 @@ def _add_stage(spec: mujoco.MjSpec) -> None:
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
 
 
-def _index(spec: mujoco.MjSpec, log_backlash: np.ndarray) -> Hand:
+def _index(spec: mujoco.MjSpec, log_backlash: np.ndarray, friction_rule: str) -> Hand:
     model = spec.compile()
     joint_ids = {joint.ours: i for i, joint in enumerate(names.JOINTS)}
     actuator_joints = np.zeros((model.nu, NUM_JOINTS), np.float32)
@@ -273,6 +277,7 @@ def _index(spec: mujoco.MjSpec, log_backlash: np.ndarray) -> Hand:
         frame_rotation=rotation,
         base_markers=(markers - position) @ rotation.T,
         log_backlash=log_backlash,
+        friction_rule=friction_rule,
     )
 
 

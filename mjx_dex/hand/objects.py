@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 import mujoco
+import numpy as np
 
 from mjx_dex.config import ObjectConfig
 
@@ -77,6 +78,42 @@ def add_object(spec: mujoco.MjSpec, config: ObjectConfig) -> None:
         geom.rgba = (0.55, 0.75, 0.95, 1.0)
     body.add_site(name="object", size=(0.001,) * 3, rgba=(0, 0, 0, 0))
     _add_face_marks(body, config.size)
+
+
+FRICTION_POWERS = {"geometric_mean": (0.5, 0.5, 0.5), "product": (1.0, 0.5, 0.5)}
+"""Powers of the product of two surfaces' sliding, torsional and rolling friction. The
+latter two are lengths, whose product is none: they always take the geometric mean."""
+
+
+def contact_friction(hand, obj, rule: str):
+    """[3] friction of a contact from both surfaces', or its factors from both factors.
+
+    Args:
+        hand: [3], or a factor of all three.
+        obj: the same of the object.
+        rule: of ``FRICTION_POWERS``.
+    """
+    return (hand * obj) ** np.array(FRICTION_POWERS[rule])
+
+
+def share_friction(spec: mujoco.MjSpec, config: ObjectConfig, rule: str) -> None:
+    """Let contacts of the object have the friction of ``rule``, on every engine.
+
+    Engines take the larger coefficients of two geoms. So those of the hand get the
+    contact's friction, and the object's none at all. Nothing else changes: all contacts
+    are the object's, but for those between fingers, which are frictionless pairs.
+
+    Args:
+        spec: the scene with the object, edited in place.
+        config: of the object.
+        rule: see ``PhysicsConfig.friction_rule``.
+    """
+    if rule == "maximum":
+        return
+    own = {geom.name for geom in spec.body("object").geoms}
+    for geom in spec.geoms:
+        shared = contact_friction(geom.friction, np.array(config.friction), rule)
+        geom.friction = np.zeros(3) if geom.name in own else shared
 
 
 def add_goal(

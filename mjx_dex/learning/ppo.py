@@ -1,5 +1,6 @@
 """Proximal policy optimization over chunks of experience (appendix A.3, Table 10)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -63,18 +64,11 @@ def loss(
     ρ = π(a|s) / π_old(a|s);  maximize E[min(ρ A, clip(ρ, 1−ε, 1+ε) A)] + c H(π).
     The advantages A are standardized already.
     """
-    policy, value, actions = networks
-    outputs = _replay(
-        policy,
-        parameters["policy"],
-        chunks.policy_carry,
-        chunks.policy_input,
-        chunks.first,
-    )
+    value, actions = networks.value, networks.actions
+    log_ratio, outputs = _log_ratio(parameters, chunks, networks)
     predicted = _replay(
         value, parameters["value"], chunks.value_carry, chunks.value_input, chunks.first
     )
-    log_ratio = actions.log_prob(outputs, chunks.action) - chunks.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
     advantage = chunks.advantage
@@ -86,10 +80,20 @@ def loss(
         "surrogate": surrogate,
         "entropy": entropy,
         "value_error": value_error,
-        # Schulman's low-variance estimate of KL(old || new), never negative.
-        "kl": (ratio - 1 - log_ratio).mean(),
         "clip_fraction": (jnp.abs(ratio - 1) > config.clip).mean(),
     }
+
+
+def divergence(
+    parameters: dict[str, Any], chunks: Chunk, networks: Networks
+) -> jax.Array:
+    """KL divergence [nats] of the policy from the one that acted, on chunks [n, chunk].
+
+    Schulman's estimate E[ρ − 1 − log ρ] of KL(old || new), whose variance is low and
+    which is never negative.
+    """
+    log_ratio = _log_ratio(parameters, chunks, networks)[0]
+    return (jnp.expm1(log_ratio) - log_ratio).mean()
 
 
 def optimize(
@@ -116,7 +120,7 @@ def optimize(
 
     Returns:
         New parameters, new optimizer state, and metrics averaged over the later half of
-        the minibatches.
+        the minibatches; "kl" is of the new policy, after the last step.
     """
     optimizer = make_optimizer(config)
 
@@ -145,8 +149,13 @@ def optimize(
         step, (parameters, optimizer_state), order
     )
     half = config.minibatches // 2
-    later = jax.tree.map(lambda m: m[half:].mean(), metrics)
-    return parameters, optimizer_state, later
+    metrics = jax.tree.map(lambda m: m[half:].mean(), metrics)
+    # A minibatch's own metrics are from before its step: with a single one KL would be
+    # 0. The first one is the one that was learned from least recently.
+    first = jax.tree.map(lambda x: x[order[0]], chunks)
+    kl = _mean_over_parts(lambda c: divergence(parameters, c, networks), first, config)
+    metrics["kl"] = jax.lax.pmean(kl, axis_name)
+    return parameters, optimizer_state, metrics
 
 
 def adapt_learning_rate(
@@ -167,6 +176,21 @@ def standardize(x: jax.Array, axis_name: str) -> jax.Array:
     return centered / (jnp.sqrt(variance) + 1e-8)
 
 
+def _log_ratio(
+    parameters: dict[str, Any], chunks: Chunk, networks: Networks
+) -> tuple[jax.Array, jax.Array]:
+    """[n, chunk] log π(a|s) − log π_old(a|s), and the policy's outputs."""
+    policy, _, actions = networks
+    outputs = _replay(
+        policy,
+        parameters["policy"],
+        chunks.policy_carry,
+        chunks.policy_input,
+        chunks.first,
+    )
+    return actions.log_prob(outputs, chunks.action) - chunks.log_prob, outputs
+
+
 def _replay(network: Network, parameters, carry: Carry, inputs, first) -> jax.Array:
     """Outputs [n, chunk, ...] for inputs [n, chunk, features]."""
     # Time first: transposed here are the inputs, not the gates, which are far larger.
@@ -180,11 +204,22 @@ def _gradient(
     networks: Networks,
     config: PPOConfig,
 ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
-    """Gradient and metrics of a minibatch, computed part by part to save memory."""
+    """Gradient and metrics of a minibatch."""
 
     def of(part):
         return jax.grad(loss, has_aux=True)(parameters, part, networks, config)
 
+    return _mean_over_parts(of, minibatch, config)
+
+
+def _mean_over_parts(of: Callable[[Chunk], Any], minibatch: Chunk, config: PPOConfig):
+    """Mean of ``of`` over the parts of a minibatch, one after another to save memory.
+
+    Args:
+        of: a tree of means over the chunks that it is given.
+        minibatch: [n, chunk].
+        config: says how many parts.
+    """
     parts = config.accumulation
     if parts == 1:
         return of(minibatch)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mjx_dex import trees
 from mjx_dex.learning.agent import Agent
 from mjx_dex.learning.networks import Carry, Network
 from mjx_dex.learning.vector import VectorEnvironment
@@ -13,6 +14,8 @@ from mjx_dex.types import Observation, TimeStep, Transition
 
 PHASES = ("acting", "environments", "values", "values at truncation")
 """Names of a step's parts in a compiled program and its profile."""
+NONFINITE = "nonfinite"
+"""Name of the metric that counts transitions which are infinite or NaN."""
 BLOCKS = 16
 """Parts of the batch in which environments with a truncated episode are evaluated."""
 
@@ -85,8 +88,10 @@ def collect(
     """Act for ``num_chunks * chunk`` steps in every environment.
 
     Returns:
-        The actors, the experience, and the environments' metrics summed over
-        environments and steps.
+        The actors, the experience, which is finite whatever environments return, and
+        the environments' metrics summed over environments and steps; ``NONFINITE``,
+        which is among them, counts the transitions with an observation before or after
+        them, or a reward, that was not finite.
     """
 
     def step(actors: Actors, _):
@@ -111,14 +116,16 @@ def _step(
     vector_env: VectorEnvironment, agent: Agent, actors: Actors
 ) -> tuple[Actors, Transition, dict[str, jax.Array]]:
     key, action_key = jax.random.split(actors.key)
-    observation, first = actors.observation, actors.first
+    first = actors.first
     with jax.named_scope("acting"):
+        observation = _finite(agent, actors.observation)
         policy_carry, outputs = jax.vmap(agent.act)(
             actors.policy_carry, observation.policy, first
         )
         action = agent.networks.actions.sample(action_key, outputs)
     with jax.named_scope("environments"):
         env_state, time_step = vector_env.step(actors.env_state, action)
+        time_step = _with_finite_end(time_step, actors.observation)
     with jax.named_scope("values"):
         value_carry, value = jax.vmap(agent.value)(
             actors.value_carry, observation.value, first
@@ -146,6 +153,42 @@ def _step(
         key=key,
     )
     return actors, transition, time_step.metrics
+
+
+def _with_finite_end(time_step: TimeStep, before: Observation) -> TimeStep:
+    """Count what is infinite or NaN, and end episodes there.
+
+    Nothing is then bootstrapped from it, and memory begins anew. The last observation
+    of a terminated episode may be anything: no network sees it.
+
+    Args:
+        time_step: [num_envs, ...] as the environments returned it.
+        before: [num_envs, ...] the observation before it.
+    """
+    finite, reward = jax.vmap(trees.is_finite), time_step.reward
+    ends_finite = (
+        jnp.isfinite(reward)
+        & finite(time_step.observation)
+        & (~time_step.truncated | finite(time_step.last_observation.value))
+    )
+    counted = ~(finite(before) & ends_finite)
+    return time_step.replace(
+        reward=jnp.where(jnp.isfinite(reward), reward, 0.0),
+        terminated=time_step.terminated | ~ends_finite,
+        truncated=time_step.truncated & ends_finite,
+        metrics=time_step.metrics | {NONFINITE: counted},
+    )
+
+
+def _finite(agent: Agent, observation: Observation) -> Observation:
+    """[num_envs, ...] with the mean so far for what is infinite or NaN."""
+    seen = {"policy": observation.policy, "value": observation.value}
+    return observation.replace(
+        **{
+            name: jnp.where(jnp.isfinite(x), x, agent.statistics[name].mean)
+            for name, x in seen.items()
+        }
+    )
 
 
 def _values_of_truncated(agent: Agent, carry: Carry, time_step: TimeStep) -> jax.Array:

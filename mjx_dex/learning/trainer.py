@@ -59,6 +59,15 @@ class Learned:
     """See ``VectorEnvironment.progress``; all other fields are the ``Learner``'s."""
 
 
+class NonFiniteError(FloatingPointError):
+    """Rewards or observations of an iteration are infinite or NaN."""
+
+    def __init__(self, message: str, learner: Learner):
+        super().__init__(message)
+        self.learner = learner
+        """As it was before that iteration, its environments included."""
+
+
 class Trainer:
     """Recurrent PPO on any ``VectorEnvironment``, data-parallel over ``devices``.
 
@@ -80,6 +89,7 @@ class Trainer:
         self._networks = make_networks(network, vector_env.action_shape)
         self._mesh = Mesh(np.array(devices or jax.devices()), (DEVICES,))
         self._config = _share(ppo, vector_env.num_envs, self.num_devices)
+        self._stops = ppo.nonfinite == "stop"
         self.adapts_learning_rate = ppo.kl_target is not None
         self.steps_per_iteration = vector_env.num_envs * ppo.horizon * self.num_devices
 
@@ -118,8 +128,22 @@ class Trainer:
         Returns:
             The next learner, and metrics by name: the environments' summed over
             the iteration, the optimizer's as ``ppo.optimize`` returns them.
+
+        Raises:
+            NonFiniteError: if rewards or observations are infinite or NaN, and
+                ``ppo.nonfinite`` is 'stop'; it holds the learner as it was.
         """
-        return self._iterate(learner)
+        learner, metrics = self._iterate(learner)
+        if self._stops and (count := int(metrics[rollout.NONFINITE])):
+            iteration, steps = int(learner.iteration) + 1, self.steps_per_iteration
+            raise NonFiniteError(
+                f"{count} of the {steps} transitions of iteration {iteration} have "
+                "rewards or observations that are infinite or NaN; nothing was learned "
+                "from this iteration. Mend the environment, or skip such transitions: "
+                "--ppo.nonfinite skip",
+                learner,
+            )
+        return learner, metrics
 
     def lower(self, learner: Learner) -> jax.stages.Lowered:
         """What ``iterate`` runs, to be compiled and looked at."""
@@ -197,7 +221,7 @@ class Trainer:
         return jax.tree.map(lambda x: _strong(x)[None], actors)
 
     def _iterate_one_device(self, learner: Learner):
-        config = self._config
+        config, before = self._config, learner
         actors = jax.tree.map(lambda x: x[0], learner.actors)
         actors, experience, env_metrics = rollout.collect(
             self.vector_env,
@@ -210,7 +234,12 @@ class Trainer:
         actors = actors.replace(env_state=env_state)
         learner = learner.replace(actors=jax.tree.map(lambda x: x[None], actors))
         learner, metrics = self._learn(learner, experience)
-        return learner, jax.lax.psum(env_metrics, DEVICES) | metrics
+        metrics = jax.lax.psum(env_metrics, DEVICES) | metrics
+        if self._stops:
+            # All that was given: it can be saved, or iterated again to see why.
+            is_finite = metrics[rollout.NONFINITE] == 0
+            learner = trees.where(is_finite, learner, before)
+        return learner, metrics
 
     def _learn(self, learner: Learner, experience: rollout.Experience):
         """Optimize on this device's share of an iteration's experience."""

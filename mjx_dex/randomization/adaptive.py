@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from mjx_dex.config import AdaptiveConfig
 from mjx_dex.randomization.distributions import Range
-from mjx_dex.randomization.menu import EFFECTS
+from mjx_dex.randomization.menu import EFFECTS, SETTLED
 
 TWO_SIDED = (
     "object_size",
@@ -66,6 +67,12 @@ class AdaptiveRanges:
             if side == 1 or name in TWO_SIDED
         ]
         self._bounds = jnp.array(bounds, jnp.int32).reshape(-1, 2)
+        is_settled = [EFFECTS[row] in SETTLED for row, _ in bounds]
+        self._is_settled = jnp.array(is_settled, bool)
+        # Probes of episodes, beside those of their starts: see ``episode_probe``.
+        self._free = np.flatnonzero(~np.array(is_settled, bool))
+        settled = config.probing * np.mean(is_settled or [0])
+        self._free_share = (config.probing - settled) / max(1 - settled, 1e-9)
 
     @property
     def is_on(self) -> bool:
@@ -77,21 +84,36 @@ class AdaptiveRanges:
         zeros = jnp.zeros((len(EFFECTS), 2))
         return AdaptiveState(zeros, zeros, zeros)
 
-    def choose_probe(self, key: jax.Array) -> jax.Array:
-        """[] int32: index of the bound that an episode probes, or ``NO_PROBE``."""
+    def start_probe(self, key: jax.Array) -> jax.Array:
+        """[] int32: index of the bound that a start probes, or ``NO_PROBE``."""
         if not self.is_on:
             return jnp.int32(NO_PROBE)
-        which_key, whether_key = jax.random.split(key)
-        bound = jax.random.randint(which_key, (), 0, len(self._bounds))
-        probes = jax.random.bernoulli(whether_key, self._config.probing)
-        return jnp.where(probes, bound, NO_PROBE).astype(jnp.int32)
+        return _choose(key, np.arange(len(self._bounds)), self._config.probing)
+
+    def episode_probe(self, key: jax.Array, of_start: jax.Array) -> jax.Array:
+        """[] int32: index of the bound that an episode probes, or ``NO_PROBE``.
+
+        A bound of a ``SETTLED`` effect is probed by all episodes of a start that was
+        drawn there. Other episodes choose among the other bounds, so often that over
+        all episodes every bound is as likely as any other.
+
+        Args:
+            key: random key.
+            of_start: [] as ``start_probe`` returned it.
+        """
+        if not self.is_on or not len(self._free):
+            return of_start
+        is_settled = (of_start != NO_PROBE) & self._is_settled[of_start]
+        return jnp.where(
+            is_settled, of_start, _choose(key, self._free, self._free_share)
+        )
 
     def ranges(self, state: AdaptiveState, probe: jax.Array) -> dict[str, Range]:
         """What to draw each effect of an episode from.
 
         Args:
             state: present bounds.
-            probe: [] as ``choose_probe`` returned it.
+            probe: [] bound that the episode or start probes, or ``NO_PROBE``.
         """
         if not self.is_on:
             return whole_ranges(self._names)
@@ -158,6 +180,14 @@ class AdaptiveRanges:
     def named_levels(self, state: AdaptiveState) -> dict[str, jax.Array]:
         """[2] lower and upper level of each adapted effect, by name."""
         return {name: state.levels[row] for name, row in self._rows.items()}
+
+
+def _choose(key: jax.Array, bounds: np.ndarray, share: float) -> jax.Array:
+    """[] int32: any one of ``bounds`` with probability ``share``, else ``NO_PROBE``."""
+    which_key, whether_key = jax.random.split(key)
+    bound = jnp.asarray(bounds)[jax.random.randint(which_key, (), 0, len(bounds))]
+    probes = jax.random.bernoulli(whether_key, share)
+    return jnp.where(probes, bound, NO_PROBE).astype(jnp.int32)
 
 
 def whole_ranges(names: Iterable[str]) -> dict[str, Range]:

@@ -22,12 +22,13 @@ from mjx_dex.config import (
     RandomizationConfig,
     SensorDeviations,
     Uniform,
+    per_control_step,
 )
 from mjx_dex.hand import Hand
 from mjx_dex.randomization import action, forces, observation, physics, timing
 from mjx_dex.randomization.derived import Derivation
 from mjx_dex.randomization.distributions import Range, draw_between, draw_normal
-from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.randomization.menu import SETTLED, enabled_effects
 from mjx_dex.types import (
     ActionErrors,
     EffectMemory,
@@ -105,25 +106,36 @@ class Randomization:
             random_push=PushDraw(zero, zero, jnp.ones(())),
         )
 
-    def draw_physics(self, key: jax.Array, ranges: dict[str, Range]) -> EpisodeDraw:
-        """An episode's physics, all else nominal: so it is started.
+    def draw_physics(
+        self, key: jax.Array, ranges: dict[str, Range], start: EpisodeDraw | None = None
+    ) -> EpisodeDraw:
+        """Physics of a start, or of an episode that continues one.
 
         Args:
             key: random key.
             ranges: part of each effect's range to draw from.
+            start: whose ``SETTLED`` effects an episode keeps; None for a start, for
+                which everything is drawn.
+
+        Returns:
+            The draw; noise, delays and all else that is not physics are as in
+            ``start``, nominal by default.
         """
-        nominal = self._nominal_physics
+        kept = () if start is None else SETTLED
+        before = self.nominal_draw() if start is None else start
         factors = {
-            name: self._draw_factors(name, key, jnp.shape(getattr(nominal, name)), part)
+            name: self._draw_factors(
+                name, key, jnp.shape(getattr(self._nominal_physics, name)), part
+            )
             for name, part in ranges.items()
-            if name in physics.EFFECTS and name in self.enabled
+            if name in physics.EFFECTS and name in self.enabled and name not in kept
         }
         if not factors:
-            return self.nominal_draw()
-        draw = nominal.replace(**factors)
+            return before
+        draw = before.physics.replace(**factors)
         parameters = physics.apply(draw, self.nominal)
         derived = self._derivation.derive(parameters)
-        return self.nominal_draw().replace(
+        return before.replace(
             physics=draw, parameters=parameters.replace(derived=derived)
         )
 
@@ -238,10 +250,12 @@ class Randomization:
         return part.strength(strength_key) / rate
 
     def _draw_random_push(self, key, strength_key, config: Push, part):
+        within_80_ms = draw_between(key, config.probability, (), Range.whole())
+        none = per_control_step(1 - within_80_ms, self._period)
         return PushDraw(
-            probability=draw_between(key, config.probability, (), Range.whole()),
+            probability=1 - none,
             acceleration=part.strength(strength_key) * config.acceleration,
-            decay=jnp.float32(config.decay),
+            decay=jnp.float32(per_control_step(config.decay, self._period)),
         )
 
 

@@ -33,6 +33,10 @@ GROUPS = {
     "extra": EXTRA,
     "objects": OBJECTS,
 }
+SETTLED = ("object_shape", "object_size")
+"""Effects on the object's geometry, which an episode keeps from its start: fingers that
+settled around one object would reach into a larger one. All else is drawn for every
+episode."""
 EFFECTS = tuple(name for group in GROUPS.values() for name in group)
 
 ALL = PHYSICS + NOISE + TRACKING + ACTION + TIMING + FORCES

@@ -43,7 +43,8 @@ def smooth(
     Args:
         action: [20] in [-1, 1].
         memory: holds the average so far.
-        weight: of the past; 0 passes actions through. The paper's 0.3 per 80 ms.
+        weight: on the past, per control step (``Config.smoothing_weight``); 0 passes
+            actions through.
     """
     average = weight * memory.smoothed_action + (1 - weight) * action
     total = weight * memory.smoothing_weight + (1 - weight)

@@ -21,6 +21,9 @@ from mjx_dex.types import EnvState, Observation, TimeStep
 PATIENCE = 30
 """Filling the bank is given up after so many times the random actions of a start."""
 
+BLOCKS = 16
+"""Parts of the batch in which environments begin episodes."""
+
 
 @struct.dataclass
 class Progress:
@@ -57,6 +60,7 @@ class BankedEnvironments:
         self.env = env
         self.num_envs = num_envs
         self._size, self._num_starting = config.size, config.starting
+        self._block = -(-num_envs // BLOCKS)
         self._patience = PATIENCE * max(env.start_steps, 1)
         if config.starting > config.size:
             raise ValueError(
@@ -99,7 +103,11 @@ class BankedEnvironments:
         ready, starting, stored, _ = jax.lax.while_loop(
             is_filling, fill, (ready, starting, stored, 0)
         )
-        worlds = self._deal(ready, deal_key, progress.goal_angle_limits, adaptive)
+        everyone = jnp.arange(self.num_envs) % self._size
+        worlds = jax.tree.map(lambda x: x[everyone], ready)
+        worlds = worlds.replace(goal_angle_limit=progress.goal_angle_limits)
+        ended = jnp.ones(self.num_envs, bool)
+        worlds = self._deal(worlds, ended, ready, deal_key, adaptive)
         worlds, observation = jax.vmap(self.env.observe)(worlds)
         starting = jax.tree.map(lambda x: x[: self._num_starting], starting)
         state = BankState(worlds, ready, starting, adaptive, stored, key)
@@ -151,8 +159,7 @@ class BankedEnvironments:
             )
             level = self.env.adaptive.mean_level(adaptive)
             metrics = metrics | {"randomization": jnp.full(self.num_envs, level)}
-        dealt = self._deal(state.ready, deal_key, worlds.goal_angle_limit, adaptive)
-        worlds = jax.vmap(trees.where)(ended, dealt, worlds)
+        worlds = self._deal(worlds, ended, state.ready, deal_key, adaptive)
         worlds, observation = jax.vmap(self.env.observe)(worlds)
         ready, starting, stored = self._store(
             state.ready, moved_starting, state.stored, adaptive
@@ -210,21 +217,48 @@ class BankedEnvironments:
 
     def _deal(
         self,
+        worlds: EnvState,
+        ended: jax.Array,
         ready: EnvState,
         key: jax.Array,
-        limit: jax.Array,
         adaptive: AdaptiveState,
     ) -> EnvState:
-        """One episode for every world, each from another one of the bank's.
+        """Begin an episode in every environment that ended, each of another start.
 
-        Worlds beyond the bank's size share: the physics and the start, nothing else.
+        Environments beyond the number of starts share: pose and object, nothing else.
+        Physics is drawn for each episode, which takes long, and few end at a time: they
+        are gathered in blocks, and the loop ends when none is left.
+
+        Args:
+            worlds: [num_envs] environments.
+            ended: [num_envs] bool: those whose episode ended; others stay as they are.
+            ready: [bank.size] starts.
+            key: random key.
+            adaptive: present bounds of randomization.
         """
         pick_key, episode_key = jax.random.split(key)
         order = jax.random.permutation(pick_key, self._size)
         picks = order[jnp.arange(self.num_envs) % self._size]
-        picked = jax.tree.map(lambda x: x[picks], ready)
         keys = jax.random.split(episode_key, self.num_envs)
-        return jax.vmap(self.env.deal, (0, 0, 0, None))(picked, keys, limit, adaptive)
+
+        def deal(state):
+            waiting, worlds = state
+            _, block = jax.lax.top_k(waiting.astype(jnp.float32), self._block)
+            started = jax.tree.map(lambda x: x[picks[block]], ready)
+            dealt = jax.vmap(self.env.deal, (0, 0, 0, None))(
+                started, keys[block], worlds.goal_angle_limit[block], adaptive
+            )
+            # A slot beyond the end is out of bounds, so that mode="drop" skips it.
+            slots = jnp.where(waiting[block], block, self.num_envs)
+            worlds = jax.tree.map(
+                lambda x, new: x.at[slots].set(new, mode="drop"), worlds, dealt
+            )
+            return waiting.at[block].set(False), worlds
+
+        _, worlds = jax.lax.while_loop(
+            lambda state: state[0].any(), deal, (ended, worlds)
+        )
+        return worlds
 
     def _store(
         self,

@@ -152,8 +152,9 @@ class HandEnv:
         joint_angles = state.physics.qpos[:NUM_JOINTS]
         key, draw, memory = state.key, state.draw, state.memory
         value = actions.decode(action, self._task.action_bins)
+        value, memory = actions.smooth(value, memory, self._config.smoothing_weight)
+        # After smoothing, which would leave 73 % of it: Table 8's size is what acts.
         value, memory = self._menu.apply("action_noise", key, value, draw, memory)
-        value, memory = actions.smooth(value, memory, self._task.action_smoothing)
         value, memory = self._menu.apply("action_delay", key, value, draw, memory)
         # Before backlash, whose input lies in [-1, 1] by definition (C.2).
         value = jnp.clip(value, -1.0, 1.0)
@@ -248,11 +249,14 @@ class HandEnv:
         )
 
     def begin(self, key: jax.Array, adaptive: AdaptiveState) -> EnvState:
-        """The object above a cupped hand, in a random orientation and drawn physics."""
+        """The object above a cupped hand, in a random orientation and drawn physics.
+
+        The start is made with this draw; its episodes get their own, see ``deal``.
+        """
         key, orientation_key, probe_key, draw_key = jax.random.split(key, 4)
         orientation = rotations.random(orientation_key)
         qpos = self._initial.qpos.at[OBJECT_ORIENTATION].set(orientation)
-        probe = self.adaptive.choose_probe(probe_key)
+        probe = self.adaptive.start_probe(probe_key)
         ranges = self.adaptive.ranges(adaptive, probe)
         return EnvState(
             physics=self._initial.replace(qpos=qpos),
@@ -291,8 +295,9 @@ class HandEnv:
         """Turn a started world into an episode with its own randomness and goal.
 
         Args:
-            started: a world that ``is_started``; one may be dealt many times. Its
-                physics stays, everything else is drawn anew.
+            started: an environment that ``is_started``; one may be dealt many times.
+                Its state stays, and the object's shape and size; everything else is
+                drawn anew, physics included (Table 1).
             key: random key of the episode.
             limit: [] the environment's largest turn to a 'near' goal [rad].
             adaptive: present bounds of randomization.
@@ -300,9 +305,13 @@ class HandEnv:
         key, goal_key, draw_key = jax.random.split(key, 3)
         orientation = started.physics.qpos[OBJECT_ORIENTATION]
         goal = goals.draw_goal(goal_key, orientation, limit, self._task.goal)
-        ranges = self.adaptive.ranges(adaptive, started.probe)
+        draw_key, probe_key = jax.random.split(draw_key)
+        probe = self.adaptive.episode_probe(probe_key, started.probe)
+        ranges = self.adaptive.ranges(adaptive, probe)
+        draw = self._menu.draw_physics(draw_key, ranges, started.draw)
         return started.replace(
-            draw=self._menu.draw_signals(draw_key, started.draw, ranges),
+            draw=self._menu.draw_signals(draw_key, draw, ranges),
+            probe=probe,
             memory=EffectMemory.empty(),
             goal=goal,
             goal_angle_limit=limit,

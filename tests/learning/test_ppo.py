@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from probes import ConstantReward
+from probes import ConstantReward, RewardFromAction
 
 from mjx_dex.config import NetworkConfig, PPOConfig
 from mjx_dex.learning import AutoReset, Trainer, ppo
@@ -100,11 +100,15 @@ def test_loss_is_surrogate_entropy_and_value_error():
     assert total == pytest.approx(expected, rel=1e-5)
 
 
-def test_loss_reports_how_far_the_policy_moved():
+def test_loss_reports_what_was_clipped():
     _, metrics = loss()
-    kl = (RATIO - 1 - np.log(RATIO)).mean()
-    assert metrics["kl"] == pytest.approx(kl, rel=1e-5)
     assert metrics["clip_fraction"] == pytest.approx(4 / 6)
+
+
+def test_divergence_is_schulmans_estimate():
+    kl = (RATIO - 1 - np.log(RATIO)).mean()
+    measured = ppo.divergence(parameters(), chunks(), TABLES)
+    assert measured == pytest.approx(kl, rel=1e-5)
 
 
 def test_clipped_samples_give_the_policy_no_gradient():
@@ -139,6 +143,65 @@ def optimize(config, chunks, learning_rate=0.01, axis_size=1):
 
 def on_one_device(chunks):
     return jax.tree.map(lambda x: x[None], chunks)
+
+
+def as_acted():
+    """Chunks of the policy that the parameters are: every ratio is 1."""
+    return chunks().replace(
+        log_prob=jnp.array(np.log(PROBABILITY).reshape(2, 3), jnp.float32)
+    )
+
+
+@pytest.mark.parametrize("minibatches", [1, 4])
+def test_divergence_is_measured_after_the_last_step(minibatches):
+    config = replace(CONFIG, minibatches=minibatches)
+    learned, _, metrics = optimize(config, on_one_device(as_acted()), 0.1)
+    logits = np.asarray(learned["policy"][0, :, 0], float)
+    new = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    ratio = new[np.arange(6), ACTION] / PROBABILITY
+    assert metrics["kl"][0] == pytest.approx(np.mean(ratio - 1 - np.log(ratio)), 1e-4)
+    assert metrics["kl"][0] > 1e-4
+
+
+def test_divergence_of_balanced_actions_is_exact():
+    """Three states, two equally probable actions, both taken: the mean is exact."""
+    state = np.array([0, 0, 1, 1, 2, 2])
+    new = np.array([[0.7, 0.3], [0.5, 0.5], [0.2, 0.8]])
+    tables = {"policy": jnp.log(jnp.array(new, jnp.float32))[:, None]}
+    acted = chunks().replace(
+        policy_input=jnp.array(state.reshape(2, 3, 1), jnp.float32),
+        log_prob=jnp.full((2, 3), np.log(0.5), jnp.float32),
+    )
+    exact = (0.5 * np.log(0.5 / new)).sum(1).mean()
+    assert ppo.divergence(tables, acted, TABLES) == pytest.approx(exact, rel=1e-5)
+
+
+def test_divergence_is_averaged_over_devices():
+    ours = as_acted()
+    theirs = ours.replace(action=1 - ours.action)
+    both = jax.tree.map(lambda x, y: jnp.stack([x, y]), ours, theirs)
+    learned, _, metrics = optimize(CONFIG, both, 0.1, axis_size=2)
+    learned = jax.tree.map(lambda x: x[0], learned)
+    alone = [float(ppo.divergence(learned, c, TABLES)) for c in (ours, theirs)]
+    assert abs(alone[0] - alone[1]) > 1e-3
+    np.testing.assert_allclose(metrics["kl"], np.mean(alone), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("target", "rises"), [(1e-9, False), (1e3, True)])
+def test_learning_rate_of_a_single_minibatch_follows_the_divergence(target, rises):
+    config = PPOConfig(
+        learning_rate=1e-3,
+        kl_target=target,
+        horizon=4,
+        chunk=4,
+        minibatch_size=16,
+        minibatches=1,
+    )
+    env = AutoReset(RewardFromAction(), 4)
+    trainer = Trainer(env, NetworkConfig(hidden=4, memory=4), config)
+    learner, metrics = trainer.iterate(trainer.init(jax.random.key(0)))
+    assert metrics["kl"] > 1.5e-9
+    assert (learner.learning_rate > 1e-3) == rises
 
 
 def test_first_step_moves_parameters_by_the_learning_rate_against_the_gradient():

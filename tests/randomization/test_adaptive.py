@@ -35,7 +35,7 @@ def play(menu, ranges):
     """One round: every world plays an episode, in which only the mass matters."""
 
     def draw(state, key):
-        probe = ranges.choose_probe(key)
+        probe = ranges.start_probe(key)
         return probe, menu.draw_physics(key, ranges.ranges(state, probe)).physics
 
     @jax.jit

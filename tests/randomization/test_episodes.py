@@ -1,13 +1,20 @@
 """Randomization in the environment: per world, per episode, through auto-reset."""
 
+import copy
 import itertools
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
+from scipy import stats
 
-from mjx_dex.config import replace
+from mjx_dex import trees
+from mjx_dex.config import BankConfig, replace
+from mjx_dex.physics.engine import DERIVED_FIELDS
+from mjx_dex.randomization.adaptive import NO_PROBE
+from mjx_dex.randomization.menu import EFFECTS, SETTLED
 from mjx_dex.task import BankedEnvironments, make_env
 
 WORLDS = 2
@@ -169,6 +176,178 @@ def test_noise_delay_and_backlash_are_not_applied_to_starts(everything):
     assert not begun.draw.action_delay.any()
     assert begun.draw.timestep_jitter == 0
     assert begun.draw.random_push.probability == 0
+
+
+# --- episodes of one start ---
+
+EPISODES = 2000
+SIGNIFICANCE = 1e-4
+"""A right distribution fails a test one time in ten thousand; the keys are fixed."""
+
+
+@pytest.fixture(scope="module")
+def of_one_start(config):
+    """A start with a prism that may be a block, and [EPISODES] draws dealt from it."""
+    changes = {
+        "object.shape": "prism",
+        "randomization.preset": "extras",
+        "randomization.on": ("object_shape",),
+    }
+    env = make(config, **changes)
+    adaptive = env.adaptive.init()
+    start = jax.jit(env.begin)(jax.random.key(5), adaptive)
+    keys = jax.random.split(jax.random.key(6), EPISODES)
+    limit = jnp.float32(1.0)
+    deal = jax.jit(jax.vmap(lambda key: env.deal(start, key, limit, adaptive).draw))
+    return env, start, jax.tree.map(np.asarray, deal(keys))
+
+
+def test_episodes_of_one_start_have_the_same_object_and_other_physics(of_one_start):
+    _, start, draws = of_one_start
+    for effect, values in vars(draws.physics).items():
+        of_start = np.asarray(getattr(start.draw.physics, effect))
+        if effect in SETTLED:
+            np.testing.assert_array_equal(
+                values, np.broadcast_to(of_start, len(values))
+            )
+        else:
+            several = np.concatenate([values, of_start[None]]).reshape(EPISODES + 1, -1)
+            # Of 2001 float32 numbers a few may be equal by chance.
+            assert len(np.unique(several, axis=0)) > EPISODES - 10, effect
+    assert start.draw.physics.object_size != 1
+    sizes = draws.parameters.geom_size
+    np.testing.assert_array_equal(sizes, sizes[:1].repeat(EPISODES, 0))
+
+
+@pytest.mark.parametrize(
+    ("effect", "expected"),
+    [
+        ("object_mass", stats.uniform(0.5, 1.0)),
+        ("link_mass", stats.uniform(0.5, 1.0)),
+        ("surface_friction", stats.uniform(0.7, 0.6)),
+        ("joint_damping", stats.loguniform(0.3, 3.0)),
+        ("actuator_gain", stats.loguniform(0.75, 1.5)),
+        ("joint_limit", stats.norm(0, 0.15)),
+        ("gravity", stats.norm(0, 0.4)),
+    ],
+)
+def test_physics_of_dealt_episodes_is_distributed_as_in_table_1(
+    of_one_start, effect, expected
+):
+    _, _, draws = of_one_start
+    values = getattr(draws.physics, effect).reshape(EPISODES, -1)
+    p = stats.kstest(values.ravel().astype(float), expected.cdf).pvalue
+    assert p > SIGNIFICANCE
+
+
+def test_physics_of_dealt_episodes_is_what_mujoco_makes_of_the_draw(of_one_start, hand):
+    env, _, draws = of_one_start
+    nominal = env._hand.model
+    body = nominal.body("object").id
+    for k in range(5):
+        drawn = jax.tree.map(lambda x, k=k: np.float64(x[k]), draws)
+        factors, given = drawn.physics, drawn.parameters
+        model = copy.copy(nominal)
+        model.geom_size[:] = given.geom_size
+        mass = np.concatenate([[1.0], factors.link_mass, [factors.object_mass]])
+        model.body_mass[:] *= mass
+        if factors.object_shape:  # a cube of 57 mm and 78 g
+            model.body_inertia[body] = 0.078 * 0.057**2 / 6
+        model.body_inertia[body] *= factors.object_size**2
+        model.body_inertia[:] *= mass[:, None]
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+        np.testing.assert_allclose(given.body_mass, model.body_mass, rtol=1e-6)
+        np.testing.assert_allclose(
+            given.body_inertia, model.body_inertia, rtol=1e-6, atol=1e-12
+        )
+        for name in DERIVED_FIELDS:
+            np.testing.assert_allclose(
+                getattr(given.derived, name), getattr(model, name), rtol=1e-4, atol=1e-6
+            )
+    # Constants of the start would not do.
+    weights = draws.parameters.derived.dof_invweight0
+    assert (np.ptp(weights, axis=0) / weights.mean(0)).min() > 0.005
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 37, 40])
+def test_dealing_in_blocks_is_dealing_to_everyone(everything, count):
+    """Forty environments in blocks of three, bit for bit."""
+    worlds, starts = 40, 8
+    several = BankedEnvironments(everything, worlds, BankConfig(starts, 1))
+    adaptive = everything.adaptive.init()
+    begin = jax.jit(jax.vmap(everything.begin, (0, None)))
+    ready = begin(jax.random.split(jax.random.key(0), starts), adaptive)
+    before = begin(jax.random.split(jax.random.key(1), worlds), adaptive)
+    before = before.replace(goal_angle_limit=jnp.linspace(0.5, 1.0, worlds))
+    chosen = np.random.default_rng(count).permutation(worlds)[:count]
+    ended = jnp.zeros(worlds, bool).at[chosen].set(True)
+    key = jax.random.key(2)
+
+    def deal_everyone(before, ended):
+        pick_key, episode_key = jax.random.split(key)
+        picks = jax.random.permutation(pick_key, starts)[jnp.arange(worlds) % starts]
+        dealt = jax.vmap(everything.deal, (0, 0, 0, None))(
+            jax.tree.map(lambda x: x[picks], ready),
+            jax.random.split(episode_key, worlds),
+            before.goal_angle_limit,
+            adaptive,
+        )
+        return jax.vmap(trees.where)(ended, dealt, before)
+
+    found = jax.jit(several._deal)(before, ended, ready, key, adaptive)
+    expected = jax.jit(deal_everyone)(before, ended)
+    data = jax.random.key_data
+    for x, y in zip(
+        jax.tree.leaves(found.replace(key=data(found.key))),
+        jax.tree.leaves(expected.replace(key=data(expected.key))),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(x, y)
+    changed = (data(found.key) != data(before.key)).any(1)
+    np.testing.assert_array_equal(changed, ended)
+
+
+def test_an_episode_is_drawn_at_the_bound_that_it_probes(config):
+    """All bounds half way out; sizes, which stay with the start, and masses."""
+    effects = ("object_size", "object_mass", "gravity")
+    changes = {
+        "randomization.on": effects,
+        "randomization.adaptive.enabled": True,
+        "randomization.adaptive.probing": 0.5,
+    }
+    env = make(config, **changes)
+    adaptive = env.adaptive.init()
+    adaptive = adaptive.replace(levels=jnp.full_like(adaptive.levels, 0.5))
+
+    def episode(key):
+        begin_key, deal_key = jax.random.split(key)
+        start = env.begin(begin_key, adaptive)
+        dealt = env.deal(start, deal_key, jnp.float32(1.0), adaptive)
+        return start.probe, dealt.probe, dealt.draw.physics
+
+    count = 20_000
+    keys = jax.random.split(jax.random.key(7), count)
+    of_start, probe, draws = jax.tree.map(np.asarray, jax.jit(jax.vmap(episode))(keys))
+    # In the menu's order: size and mass have two bounds, gravity one.
+    assert [name for name in EFFECTS if name in effects] == list(effects)
+    size_low, size_high, mass_low, mass_high, gravity = range(5)
+    bounds = {
+        size_low: (draws.object_size, 0.975),
+        size_high: (draws.object_size, 1.025),
+        mass_low: (draws.object_mass, 0.75),
+        mass_high: (draws.object_mass, 1.25),
+    }
+    for bound, (values, expected) in bounds.items():
+        np.testing.assert_allclose(values[probe == bound], expected, rtol=1e-6)
+        assert (np.abs(values[probe != bound] - expected) > 1e-6).mean() > 0.999
+    is_settled = np.isin(of_start, (size_low, size_high))
+    np.testing.assert_array_equal(probe[is_settled], of_start[is_settled])
+    assert (probe[~is_settled] != of_start[~is_settled]).mean() > 0.3
+    # Every bound in a tenth of all episodes; four and a half standard errors.
+    for bound in (size_low, size_high, mass_low, mass_high, gravity):
+        share, error = (probe == bound).mean(), (0.1 * 0.9 / count) ** 0.5
+        assert abs(share - 0.1) < 4.5 * error, bound
+    assert set(probe) == {NO_PROBE, *range(5)}
 
 
 def test_targets_reach_as_far_as_the_drawn_limits(config, hand):

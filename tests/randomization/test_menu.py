@@ -445,6 +445,21 @@ def test_pushes_are_as_probable_as_in_c_2(draws):
     np.testing.assert_allclose(push.decay, 0.99, rtol=1e-6)
 
 
+@pytest.mark.parametrize("period", [0.04, 0.16])
+def test_pushes_come_and_fade_in_time_not_in_control_steps(hand, everything, period):
+    """Whatever the control period, the same is left of a push after a second."""
+    other = Randomization(hand, everything._config, period)
+    paper, ours = (
+        draw_episode(menu, jax.random.key(3)).random_push
+        for menu in (everything, other)
+    )
+    for name in ("decay", "probability"):
+        left, expected = (np.float64(getattr(draw, name)) for draw in (ours, paper))
+        if name == "probability":  # of a second without a new push
+            left, expected = 1 - left, 1 - expected
+        assert left ** (1 / period) == pytest.approx(expected ** (1 / PERIOD), rel=1e-4)
+
+
 def test_markers_are_lost_at_the_papers_rate(draws):
     # 0.2 within a second of 12.5 control steps.
     kept = (1 - np.asarray(draws.marker_dropout.probability)) ** 12.5

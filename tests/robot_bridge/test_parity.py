@@ -21,6 +21,7 @@ VARIANTS = {
     "as in the paper": {},
     "locked wrist": {"task.locked_wrist": True},
     "absolute targets": {"task.action_targets": "absolute"},
+    "half the control period": {"physics.substeps": 5},
     "numbers, all inputs": {
         "task.action_bins": None,
         "task.action_smoothing": 0.0,
@@ -68,6 +69,14 @@ def test_the_bridge_sees_and_asks_what_the_environment_does(variant, run_config,
         state, time_step = step(state, action)
         observation = time_step.observation
     assert moved > 0.5
+
+
+def test_a_bundle_holds_smoothing_for_its_own_control_period(run_config, run):
+    config = replace(run_config, **{"physics.substeps": 5})
+    control = manifest_of(config, make_env(config), run)["control"]
+    assert control["period"] == pytest.approx(0.04)
+    # 0.3 in 80 ms: two steps of 40 ms.
+    assert control["smoothing"] ** 2 == pytest.approx(0.3)
 
 
 def test_smoothing_begins_with_the_first_action_whole(bundle):
