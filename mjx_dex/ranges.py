@@ -64,7 +64,8 @@ def check(settings: Checked, nested: bool = True) -> None:
     for name, hint in hints(type(settings)).items():
         value = getattr(settings, name)
         if not isinstance(value, Checked):
-            check_value(name, value, hint)
+            # Frozen for everybody else.
+            object.__setattr__(settings, name, checked_value(name, value, hint))
         elif nested:
             try:
                 check(value)
@@ -98,28 +99,35 @@ def unchecked():
         _may_be_wrong.reset(token)
 
 
-def check_value(name: str, value: Any, hint: Any) -> None:
-    """Raise SettingError if ``value`` is not what the type ``hint`` says."""
+def checked_value(name: str, value: Any, hint: Any) -> Any:
+    """``value`` in the type ``hint``: 1e6 is whole, a list may stand for a tuple.
+
+    Raises:
+        SettingError: if it is not of that type, or outside its range.
+    """
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     number = number_of(hint)
     if number is not None:
-        number.check(name, value)
-    elif origin is Literal:
-        if value not in options:
-            raise SettingError(name, f"is {value!r}; it must be one of {options}")
-    elif type(None) in options:  # "or None"
-        if value is not None:
-            check_value(name, value, options[0])
-    elif origin is tuple:
-        for k, (entry, kind) in enumerate(_entries(name, value, options)):
-            check_value(f"{name}[{k}]", entry, kind)
-    elif isinstance(hint, type) and not isinstance(value, hint):
+        return number.checked(name, value)
+    if origin is Literal:
+        if isinstance(value, str) and value in options:
+            return value
+        raise SettingError(name, f"is {value!r}; it must be one of {options}")
+    if type(None) in options:  # "or None"
+        return None if value is None else checked_value(name, value, options[0])
+    if origin is tuple:
+        return tuple(
+            checked_value(f"{name}[{k}]", entry, kind)
+            for k, (entry, kind) in enumerate(_entries(name, value, options))
+        )
+    if isinstance(hint, type) and not isinstance(value, hint):
         raise SettingError(name, f"is {value!r}; it must be of type {hint.__name__}")
+    return value
 
 
 def _entries(name: str, value: Any, options: tuple) -> list[tuple[Any, Any]]:
     """Entries of a tuple, each with its type."""
-    if not isinstance(value, tuple):
+    if not isinstance(value, tuple | list):
         raise SettingError(name, f"is {value!r}; it must hold a list of values")
     if options[-1] is Ellipsis:
         return [(entry, options[0]) for entry in value]
@@ -167,35 +175,38 @@ class Number:
             text = f"{text}{'<' if self.below else '<='}{_shown(self.high)}"
         return text
 
-    def check(self, name: str, value: Any) -> None:
-        """Raise SettingError if ``value`` is no such number."""
-        if not self.is_right(value):
-            raise SettingError(name, f"is {value!r}; it must be {self}")
+    def checked(self, name: str, value: Any) -> Any:
+        """``value`` as a number of this kind.
 
-    def is_right(self, value: Any) -> bool:
-        """Whether ``value`` is of this kind and in this range."""
-        kind = numbers.Integral if self.kind is int else numbers.Real
-        if isinstance(value, bool) or not isinstance(value, kind):
-            return False
-        if not math.isfinite(value):
-            return False
+        Raises:
+            SettingError: if it is none, or outside the range.
+        """
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if is_number and self._is_inside(value):
+            number = self.kind(value)
+            if self.kind is float or number == value:
+                return number
+        raise SettingError(name, f"is {value!r}; it must be {self}")
+
+    def _is_inside(self, value: Any) -> bool:
+        is_finite = -math.inf < value < math.inf  # and not NaN
         is_low = value <= self.low if self.above else value < self.low
         is_high = value >= self.high if self.below else value > self.high
-        return not (is_low or is_high)
+        return is_finite and not (is_low or is_high)
 
-    def converted(self, value: Any) -> Any:
-        """A number from a file as one of this kind, where it is one: 1e6 is whole."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return value
-        if self.kind is float:
-            return float(value)
-        return int(value) if float(value).is_integer() else value
+    def is_right(self, value: Any) -> bool:
+        """Whether ``value`` is such a number."""
+        try:
+            self.checked("", value)
+        except SettingError:
+            return False
+        return True
 
     def parsed(self, text: str) -> Any:
         """A number from a command line; the text itself if it is none."""
         for kind in (int, float):
             with contextlib.suppress(ValueError, OverflowError):
-                return self.converted(kind(text))
+                return kind(text)
         return text
 
 

@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import difflib
 import functools
-import itertools
 import logging
 import re
 import typing
@@ -22,7 +21,7 @@ import yaml
 from mjx_dex import ranges
 from mjx_dex.config import Config
 from mjx_dex.files import write_at_once
-from mjx_dex.ranges import SettingError, check, number_of, unchecked
+from mjx_dex.ranges import SettingError, check, unchecked
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 """Configurations that come with mjx_dex."""
@@ -299,7 +298,7 @@ def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:
         if dataclasses.is_dataclass(hints[key]):
             changes[key] = _overlay(getattr(config, key), value, where, f"{name}.")
         else:
-            changes[key] = _converted(value, hints[key])
+            changes[key] = value
     try:
         return dataclasses.replace(config, **changes)
     except SettingError as error:
@@ -309,22 +308,6 @@ def _overlay(config: Any, values: Any, where: str, prefix: str) -> Any:
 @functools.cache  # a file may be read more than once: that is said once
 def _say_retired(where: str, name: str) -> None:
     log.info("%s: %s is not used any more: %s", where, name, RETIRED[name])
-
-
-def _converted(value: Any, hint: Any) -> Any:
-    """A value as a file has it in the type of its field, where that is another one."""
-    number = number_of(hint)
-    if number is not None:
-        return number.converted(value)
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple and isinstance(value, list):
-        kinds = itertools.chain(options, itertools.repeat(options[-1]))
-        if options[-1] is Ellipsis:
-            kinds = itertools.repeat(options[0])
-        return tuple(map(_converted, value, kinds))
-    if type(None) in options and value is not None:
-        return _converted(value, options[0])
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -111,7 +111,7 @@ def test_any_value_in_a_file_is_right_or_named(leaf, value):
         assert str(error).startswith("F: ") and is_line_about(error, name), error
     else:
         hint = leaves(kind)[name]
-        ranges.check_value(name, value_of(config, name), hint)  # does not raise
+        ranges.checked_value(name, value_of(config, name), hint)  # does not raise
 
 
 @settings(ALWAYS, max_examples=60)
@@ -136,7 +136,7 @@ def test_any_value_of_an_option_is_right_or_named(leaf, text):
         assert "\n" not in line and flag.rpartition(".")[0] in line, line
         assert "--" in line
     else:
-        ranges.check_value(name, value_of(command, name), leaves(Config)[name])
+        ranges.checked_value(name, value_of(command, name), leaves(Config)[name])
 
 
 @settings(ALWAYS, max_examples=1000)
@@ -154,7 +154,7 @@ def test_any_value_in_python_is_right_or_named(leaf, value):
         # Or one that it does not fit, such as "angles" for "tolerance".
         assert error.field.split("[")[0].split(".")[0] in dir(part)
     else:
-        ranges.check_value(name, getattr(changed, field), leaves(kind)[name])
+        ranges.checked_value(name, getattr(changed, field), leaves(kind)[name])
 
 
 # --- values in their ranges ---
@@ -307,7 +307,14 @@ def test_zero_width_is_legal():
 
 
 def test_numbers_of_numpy_are_numbers():
-    assert PPOConfig(gamma=np.float32(0.5), minibatches=np.int64(3)).minibatches == 3
+    ppo = PPOConfig(gamma=np.float32(0.5), minibatches=np.int64(3), clip=1, chunk=1e1)
+    values = ppo.gamma, ppo.minibatches, ppo.clip, ppo.chunk
+    assert values == (0.5, 3, 1.0, 10)
+    assert [type(value) for value in values] == [float, int, float, int]
+
+
+def test_a_list_stands_for_a_tuple():
+    assert GoalConfig(angles=[1, 2]).angles == (1.0, 2.0)
 
 
 def test_help_shows_ranges(capsys):
@@ -324,9 +331,10 @@ def test_help_shows_ranges(capsys):
     ("arguments", "said"),
     [
         (["--num-envs", "abc"], "--num-envs is 'abc'; it must be a whole number"),
+        (["--num-envs", "1" * 400], "--num-envs is 111"),
         (["--num-envs", "2.5"], "--num-envs is 2.5; it must be a whole number"),
-        (["--task.goal.angles", "0.1", "9"], "--task.goal.angles[1] is 9.0; it must"),
-        (["--ppo.kl-target", "0"], "--ppo.kl-target is 0.0; it must be a number above"),
+        (["--task.goal.angles", "0.1", "9"], "--task.goal.angles[1] is 9; it must"),
+        (["--ppo.kl-target", "0"], "--ppo.kl-target is 0; it must be a number above"),
         (["--engine", "cuda"], "--engine is 'cuda'; it must be one of auto, native"),
         (["--num-env", "3"], "--num-env is no option of this command; did you mean"),
         (["--num-envs"], "--num-envs lacks a value: 1<=INT<=10,000,000"),

@@ -62,11 +62,6 @@ class BankedEnvironments:
         self._size, self._num_starting = config.size, config.starting
         self._block = -(-num_envs // BLOCKS)
         self._patience = PATIENCE * max(env.start_steps, 1)
-        if config.starting > config.size:
-            raise ValueError(
-                f"bank.starting ({config.starting}) must not exceed "
-                f"bank.size ({config.size})"
-            )
 
     @property
     def action_shape(self) -> tuple[int, int | None]:
