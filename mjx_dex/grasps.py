@@ -16,7 +16,7 @@ import matplotlib
 import mujoco
 import numpy as np
 
-from mjx_dex import runs, settings
+from mjx_dex import runs, settings, startup
 from mjx_dex.config import Config
 from mjx_dex.files import with_folder, write_at_once
 from mjx_dex.hand import build_hand
@@ -160,6 +160,8 @@ def _main(arguments: list[str]) -> None:
             f"--randomization: {', '.join(sorted(unknown))} gives each world an object "
             "of its own, and what touches it is told of the nominal one; leave it off"
         )
+    if command.plot:
+        startup.check_drawing()  # before hours of play
     if command.every < 1:
         raise ValueError(f"--every: {command.every} is not 1 or more")
     states = sample(Play(config, policy.agent, command.worlds), command)

@@ -14,7 +14,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mjx_dex import settings
+from mjx_dex import mujoco_warnings, settings
 
 
 def summarize(
@@ -97,7 +97,7 @@ class RunLog:
             env_steps: before; the progress bar begins there.
             end: number of env steps at which the bar ends.
         """
-        self._said = set()
+        self._said, self._folder = set(), folder
         self._path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(folder) if row["iteration"] <= iteration]
         self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
@@ -117,6 +117,7 @@ class RunLog:
 
     def write(self, iteration: int, row: dict[str, float], minutes_left: float | None):
         """Log one iteration's summary."""
+        mujoco_warnings.save(self._folder)
         row = {"iteration": iteration, "time": time.time()} | row
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -161,6 +162,7 @@ class RunLog:
 
     def __exit__(self, *_):
         """Flush everything to disk."""
+        mujoco_warnings.save(self._folder)
         self._bar.close()
         self._file.close()
         self._board.close()

@@ -21,7 +21,7 @@ import yaml
 from mjx_dex.config import Config
 from mjx_dex.files import write_at_once
 
-PRESETS = Path(__file__).resolve().parent.parent / "configs"
+PRESETS = Path(__file__).resolve().parent / "configs"
 """Configurations that come with mjx_dex."""
 
 RETIRED = {

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import re
 import signal
 import sys
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_dex import lineage, processes, report, settings, sources
+from mjx_dex import lineage, processes, report, settings, sources, startup
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
 from mjx_dex.learning import Learner, Trainer, resuming
@@ -70,7 +69,7 @@ class TrainingError(RuntimeError):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     started = time.monotonic()
-    set_up_process()
+    startup.set_up()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         config = settings.config_of(command)
@@ -87,18 +86,6 @@ def main(arguments: list[str] | None = None) -> int:
         processes.leave()
         raise
     return 0
-
-
-def set_up_process() -> None:
-    """Quiet logs, and a cache that makes the second start faster than the first."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if cache is None:
-        cache = str(Path.home() / ".cache" / "mjx_dex" / "jax")
-        jax.config.update("jax_compilation_cache_dir", cache)
 
 
 def parse(arguments: list[str]) -> TrainCommand:
@@ -119,6 +106,7 @@ def parse(arguments: list[str]) -> TrainCommand:
         raise ValueError(
             "--coordinator, --processes and --process-id need --distributed"
         )
+    startup.check_jax()
     origin = settings.early_option(arguments, "--from-run")
     if origin and "--resume" in arguments:
         raise ValueError("--from-run begins a run and --resume continues one: give one")

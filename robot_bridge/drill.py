@@ -24,6 +24,7 @@ from typing import Callable
 
 import numpy as np
 
+from robot_bridge import policies
 from robot_bridge.controller import Command
 from robot_bridge.guard import SILENCE
 from robot_bridge.transports.socket import SocketHand
@@ -354,7 +355,7 @@ def _moves(stage: Stage, since: float) -> list[float]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=policies.find)
     parser.add_argument("--ros", action="store_true", help="through a ROS master")
     parser.add_argument("--only", help="exercises whose name has this in it")
     parser.add_argument("--times", type=int, default=1)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_bridge import bundle
+from robot_bridge import bundle, policies
 from robot_bridge.controller import COMMANDING, Command, actuator_limits
 from robot_bridge.safety import State
 from robot_bridge.task import Task
@@ -130,7 +130,7 @@ class Guard:
 def main(arguments: list[str] | None = None) -> int:
     """Guard a hand until the bridge says bye; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=policies.find)
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--ros", type=json.loads, help="options of the ROS transport")
     options = parser.parse_args(arguments)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_bridge import bundle as bundles
+from robot_bridge import policies
 from robot_bridge.controller import Controller, Options
 from robot_bridge.goals import GoalRules
 from robot_bridge.messages import HandInfo, Snapshot
@@ -40,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("recording", type=Path)
-    parser.add_argument("--bundle", type=Path, help="another policy than was recorded")
+    parser.add_argument(
+        "--bundle", type=policies.find, help="another policy than was recorded"
+    )
     parser.add_argument("--tolerance", type=float, default=0.0, help="of targets [rad]")
     options = parser.parse_args(arguments)
     try:

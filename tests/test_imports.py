@@ -15,6 +15,9 @@ ALLOWED = {
     "rotations": set(),
     "trees": set(),
     "files": set(),
+    "variables": set(),
+    "mujoco_warnings": {"files"},
+    "startup": {"mujoco_warnings"},
     "checkpoints": {"files", "trees"},
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics"},
@@ -26,6 +29,7 @@ ALLOWED = {
         "physics",
         "randomization",
         "settings",  # its command
+        "startup",
         "files",
     },
     "task": {
@@ -52,7 +56,7 @@ ALLOWED = {
 }
 """Parts of mjx_dex and the parts that each may import."""
 
-COMMANDS = {"physics/precompile.py": {"task", "settings"}}
+COMMANDS = {"physics/precompile.py": {"task", "settings", "startup"}}
 """What a part's command may import beside that."""
 
 

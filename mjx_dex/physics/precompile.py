@@ -16,7 +16,7 @@ from unittest import mock
 
 import warp as wp
 
-from mjx_dex import settings
+from mjx_dex import settings, startup
 from mjx_dex.config import Config, replace
 from mjx_dex.hand import build_hand
 from mjx_dex.physics.engine import configure_warp, make_engine
@@ -47,7 +47,9 @@ class PrecompileCommand(Config):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    startup.set_up()
     try:
+        startup.check_jax()
         base = settings.early_option(arguments, "--config") or "single_gpu"
         command = settings.from_command_line(
             PrecompileCommand, settings.load(base), arguments, description=__doc__

@@ -21,7 +21,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from mjx_dex import settings
+from mjx_dex import mujoco_warnings, settings, startup
 from mjx_dex.checkpoints import (
     ONLY,
     CheckpointError,
@@ -31,7 +31,7 @@ from mjx_dex.checkpoints import (
 )
 from mjx_dex.physics.native import available_cores
 from mjx_dex.report import read_metrics
-from mjx_dex.train import StopOnInterrupt, set_up_process
+from mjx_dex.train import StopOnInterrupt
 from mjx_dex.vision import dataset, pictures
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.learner import PoseLearner, PoseTrainer
@@ -76,8 +76,9 @@ class TrainCommand(VisionConfig):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     started = time.monotonic()
-    set_up_process()
+    startup.set_up()
     try:
+        startup.check_jax()
         command = parse(sys.argv[1:] if arguments is None else arguments)
         train(command, started)
     except (ValueError, OSError, ImportError, CheckpointError) as error:
@@ -92,6 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
             reason += "; lower --learning.batch-size"
         print(f"error: {reason}", file=sys.stderr, flush=True)
         return 1
+    finally:
+        mujoco_warnings.report()
     return 0
 
 

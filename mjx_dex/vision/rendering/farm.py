@@ -165,7 +165,9 @@ class _Worker:
         self._name, self._seconds = name, seconds
         # On a file, for nobody reads it while all goes well.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        environment = os.environ | {
+        environment = {
+            # Workers know no JAX; its variables would make them import it.
+            **{x: y for x, y in os.environ.items() if not x.startswith("JAX_")},
             # Filament has no use for OpenGL.
             "MUJOCO_GL": backend if name == "gl" else "disable",
             # Mesa's own threads would compete with the other workers.
