@@ -24,6 +24,7 @@ from typing import Callable
 
 import numpy as np
 
+from robot_bridge import bundle as bundles
 from robot_bridge import policies
 from robot_bridge.controller import Command
 from robot_bridge.guard import SILENCE
@@ -108,7 +109,9 @@ class Stage:
         self.driver = self._start(driver, environment)
         self.control = SocketHand(path)
         try:
-            self.driver.stdout.readline()
+            said = self.driver.stdout.readline()
+            if self.driver.poll() is not None or said.startswith("error: "):
+                raise RuntimeError(said.strip().replace("error: ", "", 1))
             self.control.connect(STARTING)
         except Exception:
             self.close()
@@ -369,6 +372,17 @@ def main(arguments: list[str] | None = None) -> int:
         names = "; ".join(exercise.name for exercise in EXERCISES)
         print(f"error: nothing to do; there is: {names}", file=sys.stderr)
         return 1
+    try:
+        good = _exercise(chosen, options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0 if good else 1
+
+
+def _exercise(chosen: list[Exercise], options: argparse.Namespace) -> bool:
+    """Print the table, row by row; whether every outcome is as it should be."""
+    bundles.load(options.bundle)  # its processes would wait for each other
     print("| fault | reaction, median / worst | limit | said |\n|---|---|---|---|")
     good = True
     for exercise in chosen:
@@ -377,7 +391,7 @@ def main(arguments: list[str] | None = None) -> int:
         ]
         print(_row(exercise, outcomes), flush=True)
         good = good and all(outcome.is_good for outcome in outcomes)
-    return 0 if good else 1
+    return good
 
 
 def _row(exercise: Exercise, outcomes: list[Outcome]) -> str:

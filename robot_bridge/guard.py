@@ -131,23 +131,31 @@ def main(arguments: list[str] | None = None) -> int:
     """Guard a hand until the bridge says bye; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=policies.find)
-    parser.add_argument("--socket", type=Path)
-    parser.add_argument("--ros", type=json.loads, help="options of the ROS transport")
+    hand = parser.add_mutually_exclusive_group(required=True)
+    hand.add_argument("--socket", type=Path)
+    hand.add_argument("--ros", type=json.loads, help="options of the ROS transport")
     options = parser.parse_args(arguments)
-    loaded = bundle.load(options.bundle)
-    if options.socket:
-        from robot_bridge.transports.socket import SocketHand
-
-        transport = SocketHand(options.socket)
-    else:
-        from robot_bridge.transports.ros1 import RosHand
-
-        transport = RosHand(loaded.manifest, node="dex_guard", **options.ros)
-    info = transport.connect(timeout=10.0)
+    try:
+        loaded = bundle.load(options.bundle)
+        transport = _transport(options, loaded)
+        info = transport.connect(timeout=10.0)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print("ready", flush=True)
     watch(transport, Task(loaded.manifest), actuator_limits(loaded, info))
     transport.close()
     return 0
+
+
+def _transport(options: argparse.Namespace, loaded: bundle.Bundle):
+    if options.socket:
+        from robot_bridge.transports.socket import SocketHand
+
+        return SocketHand(options.socket)
+    from robot_bridge.transports.ros1 import RosHand
+
+    return RosHand(loaded.manifest, node="dex_guard", **options.ros)
 
 
 def watch(transport, task: Task, limits: np.ndarray) -> None:

@@ -10,8 +10,9 @@ newest_python() {
     local version candidate
     for version in 3.13 3.12 3.11; do
         for candidate in "python$version" "$HOME/.pyenv/versions/$version".*/bin/python; do
-            # A pyenv shim is there for versions that are not switched on, too.
-            if "$candidate" -c "" 2>/dev/null; then
+            # pyenv has shims of versions that are not switched on, and Debian has
+            # Pythons that cannot make environments.
+            if "$candidate" -c "import ensurepip" 2>/dev/null; then
                 echo "$candidate"
                 return
             fi
@@ -26,7 +27,7 @@ trap 'rm -rf "$folder"' EXIT
 
 # From a copy: building in place leaves build/ and *.egg-info behind.
 mkdir "$folder/source"
-git ls-files -z | xargs -0 cp --parents -t "$folder/source"
+cp -r mjx_dex robot_bridge pyproject.toml README.md LICENSE NOTICE "$folder/source"
 "$python" -m venv "$folder/venv"
 "$folder/venv/bin/pip" wheel -q --no-deps -w "$folder/wheel" "$folder/source"
 rm -r "$folder/source"
