@@ -51,6 +51,7 @@ left() {
 
 "$python" -m mjx_dex.train --max-minutes 1 --run-dir run
 left run/config.yaml run/lineage.json run/checkpoints
+[ -s run/metrics.jsonl ] || echo "too busy: compiling alone took the minute" >&2
 "$python" -m mjx_dex.evaluate run --trials 4 --task.goal.seconds 4 --json trials.json
 left trials.json
 # Its status says whether a trial ended by itself, for which the time is too short.
