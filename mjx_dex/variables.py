@@ -60,15 +60,18 @@ def _problem_of_jax() -> str:
 
 
 def _problem_of_mujoco() -> str:
+    # Without the variable MuJoCo is not imported: ``mjx_dex.learning`` does without.
     name = os.environ.get("MUJOCO_GL")
+    if not name:
+        return ""
     try:
         import mujoco
 
-        if name:  # mujoco itself drops the error, and has no renderer then
-            import mujoco.rendering.classic.gl_context  # noqa: F401
+        # MuJoCo itself drops this error, and has no renderer then.
+        import mujoco.rendering.classic.gl_context  # noqa: F401
     except Exception as error:  # PyOpenGL fails in many ways without a library
-        if not name or getattr(error, "name", None) == "mujoco":
-            raise
+        if getattr(error, "name", None) == "mujoco":
+            raise  # it is not installed
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return (
             f"MUJOCO_GL={name} does not work here ({reason}); unset it, or set it to "
