@@ -19,14 +19,14 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from mjx_dex import evaluate, lineage, report, runs, settings
+from mjx_dex import evaluate, lineage, report, runs, settings, startup
 from mjx_dex.arguments import POSITIVE, Number
 from mjx_dex.config import Config, replace
 from mjx_dex.costs import SECONDS_PER_YEAR
 from mjx_dex.evaluate import EvaluateCommand
 from mjx_dex.files import Output, check_outputs, save_figure, write_at_once
 from mjx_dex.studies import STUDIES, Changes
-from mjx_dex.train import TrainCommand, set_up_process
+from mjx_dex.train import TrainCommand
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -55,7 +55,7 @@ class Run:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    set_up_process()
+    startup.set_up()
     options, train_options = _parse(sys.argv[1:] if arguments is None else arguments)
     deadline = time.monotonic() + 60 * options.max_minutes
     try:
@@ -175,9 +175,10 @@ def _config(train_options: list[str]) -> tuple[Config, list[str]]:
         flag = option.partition("=")[0].replace("_", "-")
         if flag in refused:
             raise ValueError(f"{flag}: {refused[flag]}")
+    backend = _default_backend()
     base = settings.early_option(train_options, "--config")
     if base is None:
-        base = "quickstart" if _default_backend() == "cpu" else "single_gpu"
+        base = "quickstart" if backend == "cpu" else "single_gpu"
         train_options = ["--config", base, *train_options]
     command = settings.from_command_line(
         TrainCommand, settings.load(base), train_options, description=__doc__
@@ -187,10 +188,14 @@ def _config(train_options: list[str]) -> tuple[Config, list[str]]:
 
 def _default_backend() -> str:
     """JAX's, asked for in another process: this one must not hold a GPU's memory."""
-    code = "import jax; print(jax.default_backend())"
-    asked = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    code = (
+        "import jax; from mjx_dex import startup; startup.check_jax(); "
+        "print(jax.default_backend())"
     )
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if asked.returncode:
+        # The last line of a traceback is the error's type and message.
+        raise ValueError(asked.stderr.strip().splitlines()[-1].partition(": ")[2])
     return asked.stdout.strip()
 
 

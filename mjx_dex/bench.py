@@ -18,7 +18,7 @@ import matplotlib
 import mujoco
 import numpy as np
 
-from mjx_dex import costs, profiling, roofline, settings
+from mjx_dex import costs, mujoco_warnings, profiling, roofline, settings, startup
 from mjx_dex.config import Config, Precision, Preset, replace
 from mjx_dex.costs import LAYERS, Engine, Layer, Row
 from mjx_dex.files import (
@@ -32,7 +32,7 @@ from mjx_dex.physics.engine import CaptureError
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import Count, NotNegative
 from mjx_dex.task import with_buffers
-from mjx_dex.train import make_trainer, set_up_process
+from mjx_dex.train import make_trainer
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -114,13 +114,14 @@ class BenchCommand(Config):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     started = time.monotonic()
-    set_up_process()
+    startup.set_up()
     # What was compiled before would not show what compiling takes.
     cached = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     arguments = sys.argv[1:] if arguments is None else arguments
-    plan = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
     try:
+        startup.check_jax()
+        plan = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
         base = settings.early_option(arguments, "--config") or plan.config
         command = settings.from_command_line(
             BenchCommand, settings.load(base), arguments, description=__doc__
@@ -136,6 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
+        mujoco_warnings.report()
     print(f"saved {command.json} and {command.plot}")
     return 0
 

@@ -16,7 +16,7 @@ import matplotlib
 import mujoco
 import numpy as np
 
-from mjx_dex import runs, settings
+from mjx_dex import runs, settings, startup
 from mjx_dex.config import Config
 from mjx_dex.files import (
     Output,
@@ -171,6 +171,8 @@ def _main(arguments: list[str]) -> None:
             f"--randomization: {', '.join(sorted(unknown))} gives each world an object "
             "of its own, and what touches it is told of the nominal one; leave it off"
         )
+    if command.plot:
+        startup.check_drawing()  # before hours of play
     if command.every < 1:
         raise ValueError(f"--every: {command.every} is not 1 or more")
     model = build_hand(config.hand, config.object, config.physics).model

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from mjx_dex import settings
+from mjx_dex import mujoco_warnings, settings
 from mjx_dex.board import Board
 from mjx_dex.files import save_figure
 
@@ -107,7 +107,7 @@ class RunLog:
             env_steps: before; the progress bar begins there.
             end: number of env steps at which the bar ends.
         """
-        self._said = set()
+        self._said, self._folder = set(), folder
         self._file = append_rows(folder, lambda row: row["iteration"] <= iteration)
         self._board = Board(folder / "tensorboard", iteration + 1)
         self._bar = tqdm(
@@ -122,6 +122,7 @@ class RunLog:
 
     def write(self, iteration: int, row: dict[str, float], minutes_left: float | None):
         """Log one iteration's summary."""
+        mujoco_warnings.save(self._folder)
         row = {"iteration": iteration, "time": time.time()} | row
         write_row(self._file, row)
         clock = ("iteration", "time")
@@ -165,6 +166,8 @@ class RunLog:
 
     def __exit__(self, *_):
         """Close what was written, row by row."""
+        with contextlib.suppress(OSError):  # a full disk was an error before
+            mujoco_warnings.save(self._folder)
         self._bar.close()
         close_quietly(self._file, self._board)
 

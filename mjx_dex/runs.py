@@ -9,13 +9,14 @@ from typing import TypeVar
 import jax
 import mujoco
 
-from mjx_dex import settings, sources
+from mjx_dex import mujoco_warnings, settings, sources, startup
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
 from mjx_dex.learning import resuming
 from mjx_dex.learning.agent import Agent
 from mjx_dex.sources import Source
-from mjx_dex.train import make_trainer, set_up_process
+from mjx_dex.train import make_trainer
+from robot_bridge import policies
 
 C = TypeVar("C", bound=Config)
 
@@ -53,8 +54,9 @@ def command_line(
     Returns:
         The exit status.
     """
-    set_up_process()
+    startup.set_up()
     try:
+        startup.check_jax()
         command(sys.argv[1:] if arguments is None else arguments)
     except mujoco.FatalError as error:
         reason = f"{error}; try MUJOCO_GL=egl or osmesa in the environment"
@@ -63,6 +65,8 @@ def command_line(
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        mujoco_warnings.report()
     return 0
 
 
@@ -90,7 +94,7 @@ def from_command_line(
         changes: what differs from the run's configuration unless an option says so.
 
     Raises:
-        ValueError: if there is no run in that folder.
+        ValueError: if there is no run, bundle or packaged policy of that name.
     """
     if {"-h", "--help"} & set(arguments):
         base = Config()
@@ -102,7 +106,7 @@ def from_command_line(
         base = load_config(Path(arguments[0]))
     base = replace(base, **PROTOCOL | (changes or {}))
     parsed = settings.from_command_line(command, base, arguments[1:], description)
-    return Path(arguments[0]), parsed
+    return policies.find(arguments[0]), parsed
 
 
 def load_policy(run: Path, config: Config, untrained: bool = False) -> Policy:

@@ -23,7 +23,7 @@ from mjx_dex.config import Config
 from mjx_dex.files import write_at_once
 from mjx_dex.ranges import SettingError, check, unchecked
 
-PRESETS = Path(__file__).resolve().parent.parent / "configs"
+PRESETS = Path(__file__).resolve().parent / "configs"
 """Configurations that come with mjx_dex."""
 
 RETIRED = {

@@ -20,7 +20,7 @@ import jax
 import mujoco
 import numpy as np
 
-from mjx_dex import costs, settings
+from mjx_dex import costs, mujoco_warnings, settings, startup
 from mjx_dex.config import Config, PhysicsConfig
 from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.hand import Hand, build_hand
@@ -29,7 +29,6 @@ from mjx_dex.physics import Engine, choose_engine, make_engine
 from mjx_dex.physics.contacts import measure_contacts
 from mjx_dex.ranges import Count, NotNegative
 from mjx_dex.task import with_buffers
-from mjx_dex.train import set_up_process
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,10 @@ HEADER = (
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     started = time.monotonic()
-    set_up_process()
+    startup.set_up()
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        startup.check_jax()
         preset = "quickstart" if jax.default_backend() == "cpu" else "single_gpu"
         base = settings.early_option(arguments, "--config") or preset
         command = settings.from_command_line(
@@ -133,6 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        mujoco_warnings.report()
     print(f"saved {command.json}")
     return 0
 

@@ -14,6 +14,7 @@ from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, GoalConfig, replace
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.lineage import Session
+from robot_bridge import policies
 
 FORMATS = (1, 2)
 """Of bundles that can be continued."""
@@ -42,9 +43,13 @@ class Source:
 def config_of(path: Path) -> Config:
     """The configuration of a run or a bundle.
 
+    Args:
+        path: of its folder, or the name of a packaged policy.
+
     Raises:
         ValueError: if there is neither in that folder, or it is damaged.
     """
+    path = policies.find(path)
     if (path / "config.yaml").exists():
         return settings.load(path / "config.yaml")
     if (path / "manifest.json").exists():
@@ -58,11 +63,14 @@ def config_of(path: Path) -> Config:
 def read(path: Path) -> Source:
     """Read a run's latest checkpoint, or a bundle.
 
+    Args:
+        path: as of ``config_of``.
+
     Raises:
         ValueError: as ``config_of`` does.
         CheckpointError: if the run's checkpoint is damaged or not there.
     """
-    config = config_of(path)
+    path, config = policies.find(path), config_of(path)
     if (path / "config.yaml").exists():
         return _read_run(path, config)
     return _read_bundle(path, config)

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import re
 import signal
 import sys
@@ -26,6 +25,7 @@ from mjx_dex import (
     run_folder,
     settings,
     sources,
+    startup,
     terminal,
 )
 from mjx_dex.checkpoints import CheckpointError
@@ -80,7 +80,7 @@ class TrainingError(RuntimeError):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     started = time.monotonic()
-    set_up_process()
+    startup.set_up()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         config = settings.config_of(command)
@@ -103,19 +103,6 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def set_up_process() -> None:
-    """Quiet logs, and a cache that makes the second start faster than the first."""
-    terminal.make_printable()
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if cache is None:
-        cache = str(Path.home() / ".cache" / "mjx_dex" / "jax")
-        jax.config.update("jax_compilation_cache_dir", cache)
-
-
 def parse(arguments: list[str]) -> TrainCommand:
     """Parse the command line over the configuration that it starts from."""
     base = settings.early_option(arguments, "--config")
@@ -134,6 +121,7 @@ def parse(arguments: list[str]) -> TrainCommand:
         raise ValueError(
             "--coordinator, --processes and --process-id need --distributed"
         )
+    startup.check_jax()
     origin = settings.early_option(arguments, "--from-run")
     if origin and "--resume" in arguments:
         raise ValueError("--from-run begins a run and --resume continues one: give one")

@@ -6,6 +6,7 @@ The object floating beside the hand shows the orientation that is asked for.
 import dataclasses
 import math
 import queue
+import socket
 import sys
 import time
 import warnings
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_dex import runs, settings
+from mjx_dex import runs, settings, startup
 from mjx_dex.config import Config, Preset, replace
 from mjx_dex.evaluate import ENDS
 from mjx_dex.files import VIDEOS, Output, check_outputs, written_at_once
@@ -48,8 +49,11 @@ class ViewCommand(Config):
     """Write an mp4 (or mkv, mov, avi) file and open no browser."""
     seconds: real(0, 86400, above=True) = 30.0
     """Length of the video."""
+    host: str = "127.0.0.1"
+    """Address of the page. Anybody who reaches it can steer; 0.0.0.0 is reached from
+    every network of this machine."""
     port: whole(1, 65535) = 8080
-    """Of the page."""
+    """Port of the page."""
 
 
 class Show:
@@ -164,7 +168,7 @@ def _main(arguments: list[str]) -> None:
             film(show, command.video, command.seconds)
             print(f"saved {command.video}")
         else:
-            Page(show, command.port).serve()
+            Page(show, command.host, command.port).serve()
     except ModuleNotFoundError as error:
         raise ImportError(f"{MISSING} ({error})") from error
     except KeyboardInterrupt:
@@ -179,6 +183,7 @@ def film(show: Show, path: Path, seconds: float) -> None:
     """
     import imageio.v2 as imageio
 
+    startup.check_drawing()
     with (
         warnings.catch_warnings(action="ignore", category=RuntimeWarning),
         mujoco.Renderer(show.model, 480, 640) as renderer,
@@ -193,21 +198,43 @@ def film(show: Show, path: Path, seconds: float) -> None:
             writer.append_data(renderer.render())
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise ValueError unless the page can be there: viser would wait for ever."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port: {port} is not from 0 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, 0), family=family).close()
+    except OSError as error:
+        raise ValueError(
+            f"--host: {host} is no address of this machine ({error.strerror}); give "
+            "127.0.0.1, or 0.0.0.0 for all of its networks"
+        ) from error
+
+
+def address_of(host: str, port: int) -> str:
+    """What to open in a browser."""
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class Page:
     """A show in the browser.
 
     Callbacks of the page only ask; the loop of ``serve`` does.
     """
 
-    def __init__(self, show: Show, port: int):
+    def __init__(self, show: Show, host: str, port: int):
         import viser
         from mjviser import ViserMujocoScene
 
         self._show = show
         self._asked = queue.SimpleQueue()
         self.is_playing = True
-        self._server = viser.ViserServer(port=port, verbose=False)
-        self.address = f"http://localhost:{self._server.get_port()}"
+        check_address(host, port)
+        self._server = viser.ViserServer(host=host, port=port, verbose=False)
+        self.address = address_of(host, self._server.get_port())
         self._server.initial_camera.position = (0.85, 0.6, 0.42)
         self._server.initial_camera.look_at = (1.03, 0.87, 0.18)
         self._scene = ViserMujocoScene(self._server, show.model, num_envs=1)

@@ -25,7 +25,7 @@ from typing import Callable
 import numpy as np
 
 from robot_bridge import bundle as bundles
-from robot_bridge import terminal
+from robot_bridge import policies, terminal
 from robot_bridge.arguments import Number
 from robot_bridge.controller import Command
 from robot_bridge.guard import SILENCE
@@ -110,7 +110,9 @@ class Stage:
         self.driver = self._start(driver, environment)
         self.control = SocketHand(path)
         try:
-            self.driver.stdout.readline()
+            said = self.driver.stdout.readline()
+            if self.driver.poll() is not None or said.startswith("error: "):
+                raise RuntimeError(said.strip().replace("error: ", "", 1))
             self.control.connect(STARTING)
         except Exception:
             self.close()
@@ -361,7 +363,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m robot_bridge.drill", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=policies.find)
     parser.add_argument("--ros", action="store_true", help="through a ROS master")
     parser.add_argument("--only", help="exercises whose name has this in it")
     times = "of each exercise: %(type)s (default: 1)"
@@ -396,7 +398,7 @@ def _carry_out(chosen: list[Exercise], options: argparse.Namespace) -> int:
         ]
         print(_row(exercise, outcomes), flush=True)
         good = good and all(outcome.is_good for outcome in outcomes)
-    return 0 if good else 1
+    return good
 
 
 def _row(exercise: Exercise, outcomes: list[Outcome]) -> str:

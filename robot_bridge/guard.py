@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_bridge import bundle, terminal
+from robot_bridge import bundle, policies, terminal
 from robot_bridge.controller import COMMANDING, Command, actuator_limits
 from robot_bridge.ros_options import ros_options
 from robot_bridge.safety import State
@@ -133,13 +133,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m robot_bridge.guard", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=policies.find)
     hand = parser.add_mutually_exclusive_group(required=True)
     hand.add_argument("--socket", type=Path, help="of a simulated hand")
     hand.add_argument("--ros", type=ros_options, help="options of ros1, a JSON object")
     options = parser.parse_args(arguments)
     try:
-        loaded, transport, info = _reach(options)
+        loaded = bundle.load(options.bundle)
+        transport = _transport(options, loaded)
+        info = transport.connect(timeout=10.0)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -149,18 +151,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _reach(options: argparse.Namespace):
-    """The bundle, a transport to the hand, and what the hand says of itself."""
-    loaded = bundle.load(options.bundle)
+def _transport(options: argparse.Namespace, loaded: bundle.Bundle):
     if options.socket:
         from robot_bridge.transports.socket import SocketHand
 
-        transport = SocketHand(options.socket)
-    else:
-        from robot_bridge.transports.ros1 import RosHand
+        return SocketHand(options.socket)
+    from robot_bridge.transports.ros1 import RosHand
 
-        transport = RosHand(loaded.manifest, node="dex_guard", **options.ros)
-    return loaded, transport, transport.connect(timeout=10.0)
+    return RosHand(loaded.manifest, node="dex_guard", **options.ros)
 
 
 def watch(transport, task: Task, limits: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_bridge import bundle as bundles
-from robot_bridge import terminal
+from robot_bridge import policies, terminal
 from robot_bridge.arguments import Number
 from robot_bridge.controller import Controller, Options
 from robot_bridge.goals import GoalRules
@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m robot_bridge.replay", description=__doc__.split("\n")[0]
     )
     parser.add_argument("recording", type=Path)
-    parser.add_argument("--bundle", type=Path, help="another policy than was recorded")
+    parser.add_argument(
+        "--bundle", type=policies.find, help="another policy than was recorded"
+    )
     tolerance = "of targets [rad]: %(type)s (default: 0)"
     parser.add_argument("--tolerance", type=Number(0), default=0.0, help=tolerance)
     options = parser.parse_args(arguments)

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_bridge import bundle as bundles
-from robot_bridge import terminal
+from robot_bridge import policies, terminal
 from robot_bridge.arguments import COUNT, POSITIVE, SEED, Number
 from robot_bridge.controller import Command, Controller, Options
 from robot_bridge.files import Output, check_outputs, write_at_once
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m robot_bridge.run", description=__doc__.split("\n")[0]
     )
     add = parser.add_argument
-    add("bundle", type=Path)
+    add("bundle", type=policies.find, help="a folder, or near.dex")
     add("--transport", choices=("sim", "lockstep", "ros1"), default="sim")
     add("--socket", type=Path, help="of a simulated hand that runs already")
     add("--ros", type=ros_options, default={}, help="options of ros1, a JSON object")
@@ -207,10 +207,13 @@ def _program(options) -> dict:
 def _transport(options, loaded, stack):
     """The transport, and how the guard reaches the same hand."""
     if options.transport == "lockstep":
+        from robot_bridge.simulation import mujoco_warnings
         from robot_bridge.simulation.hand import SimulatedHand
         from robot_bridge.simulation.imperfections import PRESETS
         from robot_bridge.transports.lockstep import Lockstep
 
+        mujoco_warnings.start_counting()
+        stack.callback(mujoco_warnings.report)
         flaws = PRESETS[options.imperfections]
         hand = SimulatedHand(
             loaded.manifest, flaws, options.seed, calibration=options.calibration
@@ -245,6 +248,11 @@ def _start_hand(options, stack) -> Path:
         hand.wait(timeout=10)
 
     stack.callback(end)
+    deadline = time.monotonic() + CONNECTING
+    while not path.exists() and time.monotonic() < deadline:
+        if hand.poll() is not None:
+            raise RuntimeError("the simulated hand ended; its own error is above")
+        time.sleep(0.05)
     return path
 
 

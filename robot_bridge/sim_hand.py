@@ -18,11 +18,12 @@ from typing import Iterator
 
 import numpy as np
 
-from robot_bridge import bundle, terminal, wire
+from robot_bridge import bundle, policies, terminal, wire
 from robot_bridge.arguments import SEED
 from robot_bridge.files import Output, check_outputs
 from robot_bridge.realtime import PRIORITY, take_priority
 from robot_bridge.sensors import load_maps
+from robot_bridge.simulation import mujoco_warnings
 from robot_bridge.simulation.faults import Disturbance, Faults
 from robot_bridge.simulation.hand import STEP, SimulatedHand
 from robot_bridge.simulation.imperfections import PRESETS
@@ -178,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m robot_bridge.sim_hand", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=policies.find)
     parser.add_argument("--socket", type=Path, required=True, help="path of its socket")
     parser.add_argument("--ros", action="store_true", help="speak ROS, too")
     parser.add_argument("--imperfections", choices=PRESETS, default="clean")
@@ -194,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sensors", type=Path, help="what the driver calibrates by")
     parser.add_argument("--log", type=Path, help="write every command to this file")
     options = parser.parse_args(arguments)
+    mujoco_warnings.start_counting()
     try:
         check_outputs(Output("--log", options.log))
         loaded = bundle.load(options.bundle)
@@ -220,6 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, close)
     print(f"{hand.serial}, {options.imperfections}, at {options.socket}", flush=True)
     server.run()
+    mujoco_warnings.report()
     return 0
 
 

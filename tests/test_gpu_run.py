@@ -41,7 +41,7 @@ def run_script(checkout, env_steps, **environment):
 def checkout(tmp_path_factory):
     """A copy of what the script reads and writes."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("mjx_dex", "configs", "scripts"):
+    for name in ("mjx_dex", "robot_bridge", "scripts"):
         shutil.copytree(ROOT / name, folder / name)
     (folder / "docs").mkdir()
     page = "# Results\n<!-- gpu_run: begin -->\nold\n<!-- gpu_run: end -->\nmore\n"

@@ -18,6 +18,9 @@ ALLOWED = {
     "files": set(),
     "terminal": set(),
     "arguments": set(),
+    "variables": set(),
+    "mujoco_warnings": {"files"},
+    "startup": {"mujoco_warnings", "terminal"},
     "checkpoints": {"files", "trees"},
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics", "ranges"},
@@ -30,6 +33,7 @@ ALLOWED = {
         "randomization",
         "settings",  # its command
         "ranges",
+        "startup",
         "files",
         "terminal",
     },
@@ -59,7 +63,9 @@ ALLOWED = {
 }
 """Parts of mjx_dex and the parts that each may import."""
 
-COMMANDS = {"physics/precompile.py": {"task", "settings", "files", "terminal"}}
+COMMANDS = {
+    "physics/precompile.py": {"task", "settings", "files", "terminal", "startup"}
+}
 """What a part's command may import beside that."""
 
 

@@ -176,3 +176,22 @@ def test_in_float64_trajectories_agree_to_rounding(hand, settled):
     print(f"{contacts} contacts, largest difference of qpos {largest:.1e}")
     assert contacts > 50
     assert largest < 1e-12
+
+
+def test_full_buffers_are_counted_not_their_sizes(hand, monkeypatch):
+    """A warning has two numbers: its last detail, here a size, and its count."""
+
+    def overflow(self, timesteps):
+        self.batch.warning[1, mujoco.mjtWarning.mjWARN_CONTACTFULL] = (700, 3)
+        self.batch.warning[2, mujoco.mjtWarning.mjWARN_CNSTRFULL] = (900, 4)
+
+    monkeypatch.setattr(native._Worlds, "_advance", overflow)
+    engine = make_engine("native", hand, CONFIG)
+    each = (nominal_parameters(hand.model), initial_state(hand.model))
+    parameters, state = jax.tree.map(lambda x: np.stack([x] * 3), each)
+    ctrl, force = np.zeros((3, hand.model.nu)), np.zeros((3, 3))
+    timesteps = np.full((3, 10), CONFIG.timestep, np.float32)
+    _, lost = engine._step_batch(
+        native._primary(parameters), state, ctrl, force, timesteps
+    )
+    assert lost.tolist() == [0, 3, 4]

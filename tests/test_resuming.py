@@ -163,7 +163,7 @@ def test_a_horizon_may_change_where_it_stands(native, tmp_path, capsys):
 
 
 def test_a_bundle_of_format_1_gives_its_policy():
-    source = sources.read(Path(__file__).parents[1] / "policies/near.dex")
+    source = sources.read(Path("near.dex"))
     assert source.env_steps == 37_027_840
     # Of training, not of the trials that the bundle is meant for.
     assert source.config.task.goal.seconds == 8.0

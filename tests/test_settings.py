@@ -1,13 +1,11 @@
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
 from mjx_dex import settings
 from mjx_dex.config import Config, replace
-
-POLICIES = Path(__file__).parents[1] / "policies"
+from robot_bridge import policies
 
 
 @pytest.fixture
@@ -135,7 +133,7 @@ def test_every_retired_key_is_gone():
 
 
 def test_the_published_bundle_still_loads():
-    manifest = json.loads((POLICIES / "near.dex/manifest.json").read_text())
+    manifest = json.loads((policies.find("near.dex") / "manifest.json").read_text())
     values = manifest["training"]["config"]
     assert values["physics"]["graph_mode"] == "warp_staged"
     config = settings.parse(values, "the bundle's manifest")

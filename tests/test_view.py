@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import imageio_ffmpeg
 import mujoco
@@ -139,10 +140,10 @@ def address(run_dir):
         text=True,
     )
     for line in process.stdout:
-        if line.startswith("open http://localhost"):
+        if line.startswith("open http://127.0.0.1"):
             break
     assert str(port) in line
-    yield f"http://localhost:{port}"
+    yield f"http://127.0.0.1:{port}"
     process.terminate()
     process.wait()
     process.stdout.close()
@@ -162,6 +163,36 @@ def page(address):
         page.get_by_role("button", name="Pause").wait_for(timeout=120_000)
         yield page
         browser.close()
+
+
+def listening(port):
+    """IPv4 addresses of a port on which this machine listens, as in /proc/net/tcp."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            if state == "0A" and local.endswith(f":{port:04X}"):
+                found.add(local.split(":")[0])
+    return found
+
+
+def test_only_this_machine_can_open_the_page(address):
+    assert listening(int(address.rsplit(":", 1)[1])) == {"0100007F"}  # 127.0.0.1
+
+
+def test_an_address_that_cannot_be_listened_on_is_an_error():
+    # 192.0.2.0/24 is for documentation: nobody has it.
+    for host in ("192.0.2.1", "no such host"):
+        with pytest.raises(ValueError, match=f"--host: {host} is no address of this"):
+            view.check_address(host, 8080)
+    with pytest.raises(ValueError, match="--port: 65536 is not from 0 to 65535"):
+        view.check_address("127.0.0.1", 65536)
+
+
+def test_the_address_that_is_printed_can_be_opened():
+    assert view.address_of("127.0.0.1", 80) == "http://127.0.0.1:80"
+    assert view.address_of("::1", 80) == "http://[::1]:80"
+    assert view.address_of("0.0.0.0", 80) == f"http://{socket.gethostname()}:80"
 
 
 def status(page):

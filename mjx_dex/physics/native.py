@@ -26,6 +26,9 @@ BUFFER_WARNINGS = (
     int(mujoco.mjtWarning.mjWARN_CNSTRFULL),
 )
 
+WARNING_NUMBER = 1
+"""How often a warning was raised, in an ``mjWarningStat``; at 0 is its last detail."""
+
 
 class NativeEngine:
     """``mujoco.batch.Batch``, called by compiled programs.
@@ -141,7 +144,7 @@ class _Worlds:
         self.force[:, self.object_id, :3] = force
         self.batch.warning[:] = 0
         self._advance(timesteps)
-        lost = self.batch.warning[:, BUFFER_WARNINGS, 0].sum(1)
+        lost = self.batch.warning[:, BUFFER_WARNINGS, WARNING_NUMBER].sum(1)
         new_state = PhysicsState(
             self.qpos.astype(np.float32),
             self.qvel.astype(np.float32),

@@ -17,7 +17,7 @@ from unittest import mock
 
 import warp as wp
 
-from mjx_dex import settings, terminal
+from mjx_dex import settings, startup, terminal
 from mjx_dex.config import Config, replace
 from mjx_dex.files import Output, check_outputs
 from mjx_dex.hand import build_hand
@@ -49,9 +49,10 @@ class PrecompileCommand(Config):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    terminal.make_printable()
     arguments = sys.argv[1:] if arguments is None else arguments
+    startup.set_up()
     try:
+        startup.check_jax()
         base = settings.early_option(arguments, "--config") or "single_gpu"
         command = settings.from_command_line(
             PrecompileCommand, settings.load(base), arguments, description=__doc__

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from mjx_dex import settings, terminal
+from mjx_dex import settings, startup
 from mjx_dex.config import Config
 from mjx_dex.files import Output, check_outputs, picture_formats
 from mjx_dex.hand import build_hand
@@ -29,9 +29,10 @@ class InspectCommand(Config):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    terminal.make_printable()
     arguments = sys.argv[1:] if arguments is None else arguments
+    startup.set_up()
     try:
+        startup.check_jax()
         base = settings.load(settings.early_option(arguments, "--config") or "paper")
         command = settings.from_command_line(
             InspectCommand, base, arguments, description=__doc__

@@ -35,7 +35,7 @@ class CollectCommand(Config):
     every: Count = 5
     """Take every so-manieth control step of a world: neighbours look alike."""
     out: Path | None = None
-    """File to write; RUN/states.npy by default."""
+    """File to write; RUN/states.npy by default. A bundle's states need one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     run, command = runs.from_command_line(CollectCommand, arguments, __doc__)
+    if command.out is None and not (run / "config.yaml").exists():
+        raise ValueError(f"--out: {run} is a bundle; give a file for its states")
     out = command.out or run / "states.npy"
     if out.exists():
         raise ValueError(f"--out: {out} is there already; give another file")

@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from mjx_dex import run_folder, settings, terminal
+from mjx_dex import mujoco_warnings, run_folder, settings, startup, terminal
 from mjx_dex.board import Board
 from mjx_dex.checkpoints import (
     ONLY,
@@ -32,7 +32,7 @@ from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import NotNegative
 from mjx_dex.report import append_rows, close_quietly, read_metrics, write_row
 from mjx_dex.run_folder import RunFolder
-from mjx_dex.train import StopOnInterrupt, ended_by_signals, set_up_process
+from mjx_dex.train import StopOnInterrupt, ended_by_signals
 from mjx_dex.vision import dataset, pictures
 from mjx_dex.vision.config import VisionConfig
 from mjx_dex.vision.learner import PoseLearner, PoseTrainer
@@ -77,8 +77,9 @@ class TrainCommand(VisionConfig):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     started = time.monotonic()
-    set_up_process()
+    startup.set_up()
     try:
+        startup.check_jax()
         command = parse(sys.argv[1:] if arguments is None else arguments)
         with ended_by_signals(), _claim(command) as folder:
             train(command, folder, started)
@@ -94,6 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
             reason += "; lower --learning.batch-size"
         print(f"error: {reason}", file=sys.stderr, flush=True)
         return 1
+    finally:
+        mujoco_warnings.report()
     return 0
 
 

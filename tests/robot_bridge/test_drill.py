@@ -2,6 +2,7 @@
 
 import pytest
 
+from robot_bridge import drill
 from robot_bridge.drill import EXERCISES, QUIET, outcome_of, run
 from robot_bridge.guard import SILENCE
 
@@ -86,3 +87,16 @@ def test_the_guard_commands_a_pose_after_the_silence():
     assert judged([10.01], guards=stopped).reaction is None
     killed = ["the guard took over: the bridge ended"]
     assert judged([10.02], guards=killed).reaction == pytest.approx(0.02)
+
+
+def test_a_bundle_that_is_not_there_is_one_line(capsys):
+    assert drill.main(["nothere"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: there is no bundle in nothere")
+
+
+def test_a_hand_that_cannot_start_is_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "glass")
+    assert drill.main(["near.dex", "--only", "clock"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: MUJOCO_GL=glass does not work here")

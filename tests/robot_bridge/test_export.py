@@ -4,7 +4,6 @@ import json
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ import pytest
 from mjx_dex import settings, train
 from mjx_dex.config import replace
 from robot_bridge import bundle as bundles
-from robot_bridge import export
+from robot_bridge import export, policies
 from robot_bridge.bundle import BundleError
 
 STEPS = 500
@@ -205,7 +204,7 @@ def test_folders_are_asked_for(capsys):
 
 def test_the_policy_that_comes_along_can_be_run():
     """Whole, of a format that is read, and the same numbers on this machine."""
-    found = bundles.load(Path(__file__).parents[2] / "policies/near.dex")
+    found = bundles.load(policies.find("near.dex"))
     assert found.manifest["training"]["env_steps"] == 37_027_840
     assert found.manifest["training"]["effects"] == []
     # It was trained before deviations had a least one, and continues without.

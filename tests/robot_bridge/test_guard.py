@@ -113,3 +113,9 @@ def test_what_the_guard_says_is_read_by_lines(monkeypatch):
     assert heard == ["", "", "ready", "ready", "it is gone"]
     process.stdout.close()
     os.close(ends[1])
+
+
+def test_what_cannot_be_guarded_is_one_line(capsys):
+    assert guard.main(["nothere", "--socket", "nowhere"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: there is no bundle in nothere")

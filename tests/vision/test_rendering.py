@@ -14,6 +14,7 @@ import pytest
 from mjx_dex.vision import appearance
 from mjx_dex.vision.config import AppearanceConfig, Interval
 from mjx_dex.vision.rendering import Farm, RenderingError, make_renderer
+from mjx_dex.vision.rendering.farm import environment_of
 
 SIZE = 64
 ROWS = tuple(appearance.ROWS)
@@ -190,10 +191,12 @@ def test_filament_without_a_driver_is_one_line(scene, monkeypatch):
         make_renderer("filament", scene.model, SIZE)
 
 
-def test_workers_do_without_jax():
+def test_workers_do_without_jax(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     module = "mjx_dex.vision.rendering.worker"
     check = f"import sys, {module}; sys.exit('jax' in sys.modules)"
-    subprocess.run([sys.executable, "-c", check], check=True)
+    environment = environment_of("gl", "osmesa")
+    subprocess.run([sys.executable, "-c", check], check=True, env=environment)
 
 
 def test_wrong_fields_are_one_line(scene):

@@ -152,6 +152,19 @@ class Parts:
         return np.concatenate([job.result() for job in self._jobs])
 
 
+def environment_of(name: str, backend: str) -> dict[str, str]:
+    """Variables of a worker, by the names of its renderer and of OpenGL's backend."""
+    # Workers know no JAX; with its variables ``mjx_dex.variables`` would import it.
+    inherited = {x: y for x, y in os.environ.items() if not x.startswith("JAX_")}
+    return inherited | {
+        # Filament has no use for OpenGL.
+        "MUJOCO_GL": backend if name == "gl" else "disable",
+        # Mesa's own threads would compete with the other workers.
+        "LP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
 class _WorkerError(RuntimeError):
     """How, and the last line that it wrote."""
 
@@ -165,19 +178,12 @@ class _Worker:
         self._name, self._seconds = name, seconds
         # On a file, for nobody reads it while all goes well.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        environment = os.environ | {
-            # Filament has no use for OpenGL.
-            "MUJOCO_GL": backend if name == "gl" else "disable",
-            # Mesa's own threads would compete with the other workers.
-            "LP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mjx_dex.vision.rendering.worker", name, str(size)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment,
+            env=environment_of(name, backend),
             # Ctrl-C is for the program, which ends its workers.
             start_new_session=True,
         )

@@ -11,11 +11,14 @@ import sys
 
 import mujoco
 
+from mjx_dex import mujoco_warnings
+
 
 def main() -> None:
     """Serve until the input ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    mujoco_warnings.start_counting()
     name, size = sys.argv[1], int(sys.argv[2])
 
     def answer(kind: str, content) -> None:
