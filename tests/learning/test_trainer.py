@@ -1,5 +1,6 @@
 import functools
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -250,6 +251,17 @@ def test_devices_hold_different_environments(on_devices):
 def test_environment_metrics_are_summed_over_devices(on_devices):
     # Twelve steps are three whole episodes in every environment.
     assert on_devices["episodes"] == 3 * WORLDS
+
+
+def test_the_readmes_example_runs():
+    """As it is printed, but for one iteration in place of 100."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(import jax\n.*?)```", readme, re.S)
+    assert "range(100)" in example and "Trainer(AutoReset(my_env" in example
+    names = {"my_env": Memory()}
+    exec(example.replace("range(100)", "range(1)"), names)
+    assert names["learner"].iteration == 1
+    assert np.isfinite(names["metrics"]["kl"])
 
 
 def test_a_minibatch_must_be_dealt_evenly_to_the_devices():
