@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from mjx_dex.files import Output, check_outputs
+
 log = logging.getLogger("mjx_dex")
 
 CONFIG = "config.yaml"
@@ -77,14 +79,11 @@ def begin(path: Path | None, runs: Path) -> Iterator[RunFolder]:
     innermost = path or runs
     made = [x for x in (innermost, *innermost.parents) if not x.exists()]
     try:
+        check_outputs(Output("--run-dir", innermost, is_folder=True))
         innermost.mkdir(parents=True, exist_ok=True)
-        made_here = [] if path else [_new(runs)]
-    except OSError as error:
-        problem = f"{innermost} cannot be made: {error.strerror}"
-        raise ValueError(f"--run-dir: {problem}") from error
-    made = made_here + made
-    path = path or made[0]
-    try:
+        if path is None:
+            path = _new(runs)
+            made = [path, *made]
         with _locked(path):
             _check_free(path)
             _clear(path)

@@ -34,7 +34,7 @@ from mjx_dex.learning import Learner, NonFiniteError, Trainer, resuming
 from mjx_dex.learning.checkpoints import Checkpoints
 from mjx_dex.lineage import Lineage
 from mjx_dex.physics import choose_engine
-from mjx_dex.ranges import Count, NotNegative, whole
+from mjx_dex.ranges import Count, NotNegative, check_multiple, whole
 from mjx_dex.run_folder import RunFolder
 from mjx_dex.sources import Source
 from mjx_dex.task import BankedEnvironments, make_env, with_buffers
@@ -195,11 +195,7 @@ def make_trainer(config: Config, devices: list[jax.Device] | None = None) -> Tra
         "bank.starting": config.bank.starting,
     }
     for name, total in totals.items():
-        if total % number:
-            raise ValueError(
-                f"{name} ({total}) must be a multiple of the number of devices "
-                f"({number})"
-            )
+        check_multiple(name, total, "the number of devices", number)
     share = replace(config, **{name: n // number for name, n in totals.items()})
     vector_env = BankedEnvironments(make_env(config), share.num_envs, share.bank)
     return Trainer(vector_env, config.network, config.ppo, devices)
@@ -353,6 +349,12 @@ def _resumed(
     line: Lineage,
 ) -> Learner:
     """The run's latest learner: bit for bit, or on other environments."""
+    if config.seed != before.seed:
+        raise ValueError(
+            f"--seed {config.seed}: a run that is resumed keeps its own, "
+            f"{before.seed}; --from-run {run_dir} begins a new run with what this one "
+            "has learned, and any seed"
+        )
     learner = checkpoints.restore(trainer)
     iteration = checkpoints.latest()
     sessions, env_steps = line.up_to(iteration), line.env_steps(iteration)

@@ -275,6 +275,15 @@ def test_a_run_that_is_trained_is_not_trained_twice(run_dir, capsys):
         assert "is in use: process" in error_of(arguments, capsys)
 
 
+def test_what_resuming_cannot_change_says_what_to_use_instead(run_dir, capsys):
+    resume = ["--resume", "--run-dir", str(run_dir)]
+    error = error_of([*resume, "--seed", "7"], capsys)
+    assert "--seed 7: a run that is resumed keeps its own, 0; --from-run" in error
+    error = error_of([*resume, "--network.hidden", "24"], capsys)
+    assert "networks are others: network.hidden 16, not 24; give its values" in error
+    assert "another --run-dir" in error
+
+
 def test_a_start_that_fails_leaves_no_folder(tmp_path, capsys):
     folder = tmp_path / "runs/x"
     arguments = [*TINY, "--run-dir", str(folder), "--hand.calibration", "none.json"]
