@@ -324,8 +324,7 @@ def _check_tests(options: argparse.Namespace, config: Config) -> None:
     """See, before anything is trained, that the tests can be asked for.
 
     Raises:
-        ValueError: if an option is not a test's to change.
-        SystemExit: if it is not an option of ``evaluate``.
+        ValueError: if an option is not a test's to change, or none of ``evaluate``.
     """
     try:
         given = shlex.split(options.test_options)
@@ -337,9 +336,13 @@ def _check_tests(options: argparse.Namespace, config: Config) -> None:
             flag = option.partition("=")[0].replace("_", "-")
             if flag.startswith("--") and flag in fixed:
                 raise ValueError(f"--test-options: {flag} is set by the study")
-        settings.from_command_line(
-            EvaluateCommand, config, _test_arguments(test, options), evaluate.__doc__
-        )
+        arguments = _test_arguments(test, options)
+        try:
+            settings.from_command_line(
+                EvaluateCommand, config, arguments, evaluate.__doc__
+            )
+        except settings.ConfigError as error:
+            raise ValueError(f"--test-options: {error}") from error
 
 
 def _call(module: str, *arguments: str) -> None:

@@ -114,8 +114,10 @@ def test_results_of_another_question_are_not_in_the_table(folder, other):
 def test_wrong_test_options_are_told_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablate, "_call", lambda *command: pytest.fail("it trained"))
     options = ["recipe", "--folder", str(tmp_path)]
-    with pytest.raises(SystemExit):
-        ablate.main([*options, "--test-options=--task.goal.second 8"])
+    assert ablate.main([*options, "--test-options=--task.goal.second 8"]) == 1
+    said = capsys.readouterr().err
+    assert "--test-options: --task.goal.second is no option" in said
+    assert "did you mean --task.goal.seconds?" in said
     assert ablate.main([*options, "--test-options=--trials 3"]) == 1
     assert "--test-options: --trials is set by the study" in capsys.readouterr().err
 
@@ -242,7 +244,7 @@ def test_batch_grows_in_proportion():
     changes = STUDIES["scale"].variants["2 x batch"](base)
     double = replace(base, **changes)
     assert double.num_envs == 2 * base.num_envs
-    assert double.ppo.minibatch_size == 2 * base.ppo.minibatch_size
+    assert double.minibatch_size == 2 * base.minibatch_size == 5120
     assert double.bank.size == 2 * base.bank.size
 
 
