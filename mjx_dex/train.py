@@ -481,18 +481,25 @@ class Clock:
         return max(seconds, 0.0) / 60
 
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def ended_by_signals():
-    """SIGTERM, which SLURM and containers send, interrupts as Ctrl-C does."""
+    """SIGTERM, which SLURM and containers send, interrupts as Ctrl-C does.
+
+    So does SIGINT where a shell has started this process in the background.
+    """
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StopOnInterrupt:
@@ -500,7 +507,7 @@ class StopOnInterrupt:
 
     def __enter__(self):
         self.asked = False
-        self._previous = {s: signal.signal(s, self._ask) for s in self._SIGNALS}
+        self._previous = {s: signal.signal(s, self._ask) for s in INTERRUPTS}
         return self
 
     def __exit__(self, *_):
@@ -512,8 +519,6 @@ class StopOnInterrupt:
             raise KeyboardInterrupt
         self.asked = True
         print("\nstopping after this iteration, with a checkpoint", file=sys.stderr)
-
-    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 if __name__ == "__main__":
