@@ -21,7 +21,7 @@ def brief(config):
         config,
         **{
             "task.goal.distribution": "near",
-            "task.goal.angles": (1.3, 1.5),
+            "task.goal.angles": (1.401, 1.5),
             "task.goal.tolerance": 1.4,
             "task.goal.seconds": 0.4,
             "task.goal.count": 3,

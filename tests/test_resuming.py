@@ -220,7 +220,7 @@ def test_an_engine_that_saved_nothing_leaves_no_environments(native, tmp_path, c
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("checkpoints", "there is no checkpoint in"),
+        ("checkpoints", "config.yaml to begin anew there"),
         ("lineage.json", "an earlier version of mjx_dex made this run"),
     ],
 )

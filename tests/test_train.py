@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import math
 import os
@@ -219,10 +221,14 @@ def test_metrics_after_the_checkpoint_are_cut_off_and_nothing_is_rewritten(tmp_p
 
 
 def test_a_full_disk_names_the_file():
-    file = open("/dev/full", "w")  # noqa: SIM115 - it cannot be closed without error
-    with pytest.raises(OSError, match="/dev/full"):
-        report.write_row(file, {"iteration": 1})
-    report.close_quietly(file)
+    class Full(io.StringIO):
+        name = "runs/x/metrics.jsonl"
+
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device: 'runs/x/metrics"):
+        report.write_row(Full(), {"iteration": 1})
 
 
 def test_curves_for_tensorboard_are_what_was_logged(tmp_path):

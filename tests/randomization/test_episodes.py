@@ -271,7 +271,7 @@ def test_physics_of_dealt_episodes_is_what_mujoco_makes_of_the_draw(of_one_start
 
 @pytest.mark.parametrize("count", [0, 1, 4, 37, 40])
 def test_dealing_in_blocks_is_dealing_to_everyone(everything, count):
-    """Forty environments in blocks of three, bit for bit."""
+    """Forty environments in blocks of three: the same draws, but for rounding."""
     worlds, starts = 40, 8
     several = BankedEnvironments(everything, worlds, BankConfig(starts, 1))
     adaptive = everything.adaptive.init()
@@ -302,7 +302,9 @@ def test_dealing_in_blocks_is_dealing_to_everyone(everything, count):
         jax.tree.leaves(expected.replace(key=data(expected.key))),
         strict=True,
     ):
-        np.testing.assert_array_equal(x, y)
+        # Batches of other sizes are summed in another order.
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(data(found.key), data(expected.key))
     changed = (data(found.key) != data(before.key)).any(1)
     np.testing.assert_array_equal(changed, ended)
 

@@ -119,7 +119,7 @@ def test_an_unknown_row_is_an_error():
 
 
 def test_bounds_in_the_wrong_order_are_an_error():
-    with pytest.raises(ValueError, match=r"low \(2\) is above high \(1\)"):
+    with pytest.raises(ValueError, match=r"low \(2\) must not exceed high \(1\)"):
         Interval(2, 1)
 
 
