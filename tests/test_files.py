@@ -110,6 +110,7 @@ def test_all_formats_that_are_accepted_are_drawn(tmp_path):
     plt.close(figure)
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # ffmpeg is started
 def test_all_formats_of_videos_that_are_accepted_are_written(tmp_path):
     imageio = pytest.importorskip("imageio.v2")
     import numpy as np
