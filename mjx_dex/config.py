@@ -30,15 +30,15 @@ Turn = real(0, math.pi, above=True)
 Place = real(-10, 10)
 """Coordinate in the world frame [m]."""
 Friction = real(0, 100)
-"""Coefficient."""
+"""Friction coefficient: sliding [-], torsional or rolling [m]."""
 Weight = real(-1e6, 1e6)
-"""Of a term of the reward."""
+"""Weight of a term of the reward."""
 Bound = real(1e-6, 1e6)
-"""Bound of a quantity that is never 0."""
+"""Lower or upper bound of a quantity that is never 0."""
 Deviation = real(0, 1e3)
 """Standard deviation; 0 for none."""
 Units = whole(1, 2**16)
-"""Of a layer."""
+"""Number of units of a layer."""
 
 SHARE_OF_MINIBATCH = 4
 """Minibatches in an iteration's transitions, where none other is configured."""

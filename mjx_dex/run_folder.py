@@ -26,15 +26,16 @@ CONFIG = "config.yaml"
 LINEAGE = "lineage.json"
 CHECKPOINTS = "checkpoints"
 STARTING = "starting"
-"""Mark of a start that is not finished."""
+"""Mark of a start that has not finished: what lies beside it may be removed."""
 _NOTHING = "{0} has no complete checkpoint; delete {0}/config.yaml to begin anew there"
 CLEARINGS = 10
+"""Attempts to remove a folder that threads of a failed save may make again."""
 LOCK = "lock"
 """Locked by the process that trains, and by nobody once that has ended, however."""
 
 
 class RunFolder:
-    """Of a run that this process trains.
+    """Folder of a run that this process trains.
 
     Args:
         path: of the folder.

@@ -18,7 +18,7 @@ from mjx_dex.ranges import (
 )
 
 Stride = whole(1, 8)
-"""Of a stage of convolutions [pixels]."""
+"""Stride of a stage of convolutions [pixels]."""
 
 MAX_LIGHTS = 6
 """Table 9: 4 to 6; a scene has all, and switches some off."""
