@@ -20,13 +20,13 @@ import matplotlib
 import numpy as np
 
 from mjx_dex import evaluate, lineage, report, runs, settings, startup
-from mjx_dex.arguments import POSITIVE, Number
 from mjx_dex.config import Config, replace
 from mjx_dex.costs import SECONDS_PER_YEAR
 from mjx_dex.evaluate import EvaluateCommand
-from mjx_dex.files import Output, check_outputs, save_figure, write_at_once
 from mjx_dex.studies import STUDIES, Changes
 from mjx_dex.train import TrainCommand
+from robot_bridge.arguments import POSITIVE, Number
+from robot_bridge.files import Output, check_outputs, save_figure, write_at_once
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

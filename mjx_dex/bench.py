@@ -21,18 +21,18 @@ import numpy as np
 from mjx_dex import costs, mujoco_warnings, profiling, roofline, settings, startup
 from mjx_dex.config import Config, Precision, Preset, replace
 from mjx_dex.costs import LAYERS, Engine, Layer, Row
-from mjx_dex.files import (
+from mjx_dex.physics.engine import CaptureError
+from mjx_dex.physics.native import available_cores
+from mjx_dex.ranges import Count, NotNegative
+from mjx_dex.task import with_buffers
+from mjx_dex.train import make_trainer
+from robot_bridge.files import (
     Output,
     check_outputs,
     picture_formats,
     save_figure,
     write_at_once,
 )
-from mjx_dex.physics.engine import CaptureError
-from mjx_dex.physics.native import available_cores
-from mjx_dex.ranges import Count, NotNegative
-from mjx_dex.task import with_buffers
-from mjx_dex.train import make_trainer
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

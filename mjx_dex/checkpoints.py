@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from mjx_dex import trees
-from mjx_dex.files import write_at_once
+from robot_bridge.files import write_at_once
 
 ONLY = "default"
 """Name of the item of checkpoints that hold a single tree."""

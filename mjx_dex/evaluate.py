@@ -14,18 +14,18 @@ import numpy as np
 
 from mjx_dex import runs, settings
 from mjx_dex.config import Config, RandomizationConfig, replace
-from mjx_dex.files import (
+from mjx_dex.physics import choose_engine
+from mjx_dex.play import Play
+from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.ranges import real, whole
+from mjx_dex.vision.config import RendererName
+from robot_bridge.files import (
     Output,
     check_outputs,
     picture_formats,
     save_figure,
     write_at_once,
 )
-from mjx_dex.physics import choose_engine
-from mjx_dex.play import Play
-from mjx_dex.randomization.menu import enabled_effects
-from mjx_dex.ranges import real, whole
-from mjx_dex.vision.config import RendererName
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -18,18 +18,18 @@ import numpy as np
 
 from mjx_dex import runs, settings, startup
 from mjx_dex.config import Config
-from mjx_dex.files import (
+from mjx_dex.hand import build_hand
+from mjx_dex.hand.names import FINGERS
+from mjx_dex.play import Play
+from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.ranges import Count, Positive
+from robot_bridge.files import (
     Output,
     check_outputs,
     picture_formats,
     save_figure,
     write_at_once,
 )
-from mjx_dex.hand import build_hand
-from mjx_dex.hand.names import FINGERS
-from mjx_dex.play import Play
-from mjx_dex.randomization.menu import enabled_effects
-from mjx_dex.ranges import Count, Positive
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from mjx_dex.config import Config
-from mjx_dex.files import write_at_once
+from robot_bridge.files import write_at_once
 
 FILE = "lineage.json"
 """In a run's folder."""

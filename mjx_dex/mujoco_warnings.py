@@ -13,7 +13,7 @@ from pathlib import Path
 
 import mujoco
 
-from mjx_dex.files import write_at_once
+from robot_bridge.files import write_at_once
 
 FILE = "mujoco_warnings.json"
 """In a run's folder: number of warnings by kind, of all of its sessions."""

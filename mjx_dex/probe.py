@@ -18,17 +18,17 @@ import numpy as np
 from mjx_dex import runs, settings
 from mjx_dex.config import Config
 from mjx_dex.evaluate import menu_name
-from mjx_dex.files import (
+from mjx_dex.play import Play
+from mjx_dex.randomization.menu import enabled_effects
+from mjx_dex.ranges import Count, real
+from mjx_dex.types import EpisodeDraw
+from robot_bridge.files import (
     Output,
     check_outputs,
     picture_formats,
     save_figure,
     write_at_once,
 )
-from mjx_dex.play import Play
-from mjx_dex.randomization.menu import enabled_effects
-from mjx_dex.ranges import Count, real
-from mjx_dex.types import EpisodeDraw
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

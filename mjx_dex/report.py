@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mjx_dex import mujoco_warnings, settings
 from mjx_dex.board import Board
-from mjx_dex.files import save_figure
+from robot_bridge.files import save_figure
 
 
 def summarize(

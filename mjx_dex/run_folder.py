@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from mjx_dex.files import Output, check_outputs
+from robot_bridge.files import Output, check_outputs
 
 log = logging.getLogger("mjx_dex")
 

@@ -20,8 +20,8 @@ import yaml
 
 from mjx_dex import ranges
 from mjx_dex.config import Config
-from mjx_dex.files import write_at_once
 from mjx_dex.ranges import SettingError, check, unchecked
+from robot_bridge.files import write_at_once
 
 PRESETS = Path(__file__).resolve().parent / "configs"
 """Configurations that come with mjx_dex."""

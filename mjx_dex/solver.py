@@ -22,13 +22,13 @@ import numpy as np
 
 from mjx_dex import costs, mujoco_warnings, settings, startup
 from mjx_dex.config import Config, PhysicsConfig
-from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.hand import Hand, build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.physics import Engine, choose_engine, make_engine
 from mjx_dex.physics.contacts import measure_contacts
 from mjx_dex.ranges import Count, NotNegative
 from mjx_dex.task import with_buffers
+from robot_bridge.files import Output, check_outputs, write_at_once
 
 
 @dataclass(frozen=True)

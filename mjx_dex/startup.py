@@ -6,7 +6,8 @@ import os
 import jax
 import mujoco
 
-from mjx_dex import mujoco_warnings, terminal
+from mjx_dex import mujoco_warnings
+from robot_bridge import terminal
 
 log = logging.getLogger("mjx_dex")
 

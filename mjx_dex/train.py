@@ -26,7 +26,6 @@ from mjx_dex import (
     settings,
     sources,
     startup,
-    terminal,
 )
 from mjx_dex.checkpoints import CheckpointError
 from mjx_dex.config import Config, replace
@@ -38,6 +37,7 @@ from mjx_dex.ranges import Count, NotNegative, check_multiple, whole
 from mjx_dex.run_folder import RunFolder
 from mjx_dex.sources import Source
 from mjx_dex.task import BankedEnvironments, make_env, with_buffers
+from robot_bridge import terminal
 
 log = logging.getLogger("mjx_dex")
 

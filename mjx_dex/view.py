@@ -22,12 +22,12 @@ import numpy as np
 from mjx_dex import runs, settings, startup
 from mjx_dex.config import Config, Preset, replace
 from mjx_dex.evaluate import ENDS
-from mjx_dex.files import VIDEOS, Output, check_outputs, written_at_once
 from mjx_dex.hand import build_hand
 from mjx_dex.hand.model import NUM_JOINTS
 from mjx_dex.learning.agent import Agent
 from mjx_dex.play import Play
 from mjx_dex.ranges import real, whole
+from robot_bridge.files import VIDEOS, Output, check_outputs, written_at_once
 
 PUSH = 0.3
 """Speed that a push gives the object, in a random horizontal direction [m/s]."""

@@ -1,7 +1,4 @@
-"""Numbers on the command lines of argparse: each has a range, which its help states.
-
-The same file is in mjx_dex and in robot_bridge, neither of which needs the other.
-"""
+"""Numbers on the command lines of argparse: each has a range, which its help states."""
 
 from __future__ import annotations
 

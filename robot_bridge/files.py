@@ -1,7 +1,4 @@
-"""Writing files so that nobody ever reads half of one, and no result is lost.
-
-The same file is in mjx_dex and in robot_bridge, neither of which needs the other.
-"""
+"""Writing files so that nobody ever reads half of one, and no result is lost."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Printing to any terminal, pipe or file, and commands for people to copy.
-
-The same file is in mjx_dex and in robot_bridge, neither of which needs the other.
-"""
+"""Printing to any terminal, pipe or file, and commands for people to copy."""
 
 from __future__ import annotations
 

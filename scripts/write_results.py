@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import yaml
 
-from mjx_dex import terminal
-from mjx_dex.files import save_figure, write_at_once
 from mjx_dex.report import read_metrics
+from robot_bridge import terminal
+from robot_bridge.files import save_figure, write_at_once
 
 BEGIN, END = "<!-- gpu_run: begin -->", "<!-- gpu_run: end -->"
 """The section is between these lines; what was there is replaced."""

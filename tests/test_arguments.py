@@ -5,9 +5,8 @@ import argparse
 import pytest
 
 from mjx_dex import ablate
-from mjx_dex.arguments import COUNT, POSITIVE, SEED, Number
-from robot_bridge import arguments as robot_arguments
 from robot_bridge import drill, guard, replay, report, run, sensors, sim_hand
+from robot_bridge.arguments import COUNT, POSITIVE, SEED, Number
 
 
 @pytest.mark.parametrize(
@@ -53,9 +52,6 @@ def test_ranges_read_well():
     assert str(Number(0, 10, is_above=True)) == "a number, above 0 to 10"
 
 
-NUMBERS = (Number, robot_arguments.Number)
-
-
 def parser_of(command, monkeypatch) -> argparse.ArgumentParser:
     """That the command really parses with."""
     parsers = []
@@ -91,7 +87,7 @@ def test_every_number_of_a_command_has_a_range_that_its_help_states(
     assert parser.prog.startswith("python -m ")
     types = [action.type for action in parser._actions]
     assert not {int, float} & {kind for kind in types if isinstance(kind, type)}
-    ranged = [action for action in parser._actions if isinstance(action.type, NUMBERS)]
+    ranged = [action for action in parser._actions if isinstance(action.type, Number)]
     assert len(ranged) == numbers
     text = " ".join(parser.format_help().split())
     for action in ranged:

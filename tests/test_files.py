@@ -9,9 +9,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-import mjx_dex.files
-import robot_bridge.files
-from mjx_dex.files import (
+from robot_bridge.files import (
     VIDEOS,
     Output,
     check_outputs,
@@ -30,15 +28,6 @@ def refusal(*outputs, inputs=()) -> str:
         check_outputs(*outputs, inputs=inputs)
     assert "\n" not in str(found.value)
     return str(found.value)
-
-
-def test_both_packages_have_the_same():
-    for name in ("files", "terminal", "arguments"):
-        ours, theirs = (
-            (Path(package.files.__file__).parent / f"{name}.py").read_bytes()
-            for package in (mjx_dex, robot_bridge)
-        )
-        assert ours == theirs, f"copy {name}.py from one package to the other"
 
 
 def test_a_good_path_gets_its_folder_and_nothing_else(tmp_path):

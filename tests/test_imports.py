@@ -15,13 +15,10 @@ ALLOWED = {
     "types": set(),
     "rotations": set(),
     "trees": set(),
-    "files": set(),
-    "terminal": set(),
-    "arguments": set(),
     "variables": set(),
-    "mujoco_warnings": {"files"},
-    "startup": {"mujoco_warnings", "terminal"},
-    "checkpoints": {"files", "trees"},
+    "mujoco_warnings": set(),
+    "startup": {"mujoco_warnings"},
+    "checkpoints": {"trees"},
     "hand": {"config", "types", "rotations", "hand"},
     "physics": {"config", "types", "hand", "physics", "ranges"},
     "randomization": {
@@ -34,8 +31,6 @@ ALLOWED = {
         "settings",  # its command
         "ranges",
         "startup",
-        "files",
-        "terminal",
     },
     "task": {
         "config",
@@ -51,21 +46,17 @@ ALLOWED = {
     "calibrate": {
         "config",
         "types",
-        "files",
         "hand",
         "physics",
         "calibrate",
         "runs",  # its commands
         "ranges",
         "settings",
-        "terminal",
     },
 }
 """Parts of mjx_dex and the parts that each may import."""
 
-COMMANDS = {
-    "physics/precompile.py": {"task", "settings", "files", "terminal", "startup"}
-}
+COMMANDS = {"physics/precompile.py": {"task", "settings", "startup"}}
 """What a part's command may import beside that."""
 
 

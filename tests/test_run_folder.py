@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -72,11 +71,11 @@ def occupy(path):
         (path / "config.yaml").touch()
         folder.begun()
         print("holds", flush=True)
-        time.sleep(60)
+        sys.stdin.readline()
 
 
 def in_process(function, *arguments):
-    """Another process that calls a function of this file."""
+    """Another process that calls a function of this file; a context that ends it."""
     command = [sys.executable, __file__, function.__name__, *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
@@ -149,15 +148,16 @@ def test_a_run_has_one_process_until_that_dies(tmp_path):
 
 
 def test_of_many_that_begin_at_once_one_does(tmp_path):
-    children = [in_process(race, tmp_path / "run") for _ in range(5)]
-    assert {child.stdout.readline() for child in children} == {"ready\n"}
-    for child in children:
-        child.stdin.write("\n")
-        child.stdin.flush()
-    said = sorted(child.stdout.readline() for child in children)
-    assert said == ["begun\n", *["refused\n"] * 4]
-    for child in children:
-        child.communicate("\n")
+    with contextlib.ExitStack() as stack:
+        children = [
+            stack.enter_context(in_process(race, tmp_path / "run")) for _ in range(5)
+        ]
+        assert {child.stdout.readline() for child in children} == {"ready\n"}
+        for child in children:
+            child.stdin.write("\n")
+            child.stdin.flush()
+        said = sorted(child.stdout.readline() for child in children)
+        assert said == ["begun\n", *["refused\n"] * 4]
 
 
 def test_a_resumed_run_clears_what_a_killed_save_left(tmp_path):

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mjx_dex import ablate
-from mjx_dex.terminal import READABLE, make_printable, shell_command
+from robot_bridge.terminal import READABLE, make_printable, shell_command
 from robot_bridge.transports import TransportError
 from robot_bridge.transports.socket import SocketHand
 
@@ -86,7 +86,7 @@ def test_errors_are_printed_to_any_terminal(name, monkeypatch):
 
 def python(code: str, shell: str = "", **environment) -> subprocess.CompletedProcess:
     """What came of a process that has begun as commands do."""
-    code = f"from mjx_dex.terminal import make_printable; make_printable(); {code}"
+    code = f"from robot_bridge.terminal import make_printable; make_printable(); {code}"
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {shell}"
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mjx_dex import runs, settings, terminal
+from mjx_dex import runs, settings
 from mjx_dex.calibrate import factors, fit, recordings, replay, report
 from mjx_dex.calibrate.config import CalibrateConfig
-from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.hand import calibration
+from robot_bridge import terminal
+from robot_bridge.files import Output, check_outputs, write_at_once
 
 log = logging.getLogger("mjx_dex")
 

@@ -12,10 +12,10 @@ import numpy as np
 from mjx_dex import runs, settings
 from mjx_dex.calibrate import factors, report
 from mjx_dex.calibrate.factors import FACTORS, MULTIPLY
-from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.hand import calibration
 from mjx_dex.ranges import Checked, Seed, real
 from mjx_dex.types import HandDraw
+from robot_bridge.files import Output, check_outputs, write_at_once
 
 ADDED = {
     "joint_equilibrium": 0.1,

@@ -11,8 +11,8 @@ import numpy as np
 from mjx_dex.calibrate import factors
 from mjx_dex.calibrate.fit import TOLD, PartFit
 from mjx_dex.calibrate.recordings import JOINTS, Recording
-from mjx_dex.files import save_figure
 from mjx_dex.types import HandDraw
+from robot_bridge.files import save_figure
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -17,13 +17,14 @@ from unittest import mock
 
 import warp as wp
 
-from mjx_dex import settings, startup, terminal
+from mjx_dex import settings, startup
 from mjx_dex.config import Config, replace
-from mjx_dex.files import Output, check_outputs
 from mjx_dex.hand import build_hand
 from mjx_dex.physics.engine import configure_warp, make_engine
 from mjx_dex.ranges import Count, whole
 from mjx_dex.task import with_buffers
+from robot_bridge import terminal
+from robot_bridge.files import Output, check_outputs
 
 SMALLEST_GPU = 1
 """Multiprocessors of the GPU that is pretended: launches' sizes depend on them, what

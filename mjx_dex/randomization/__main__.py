@@ -8,11 +8,11 @@ import jax
 
 from mjx_dex import settings, startup
 from mjx_dex.config import Config
-from mjx_dex.files import Output, check_outputs, picture_formats
 from mjx_dex.hand import build_hand
 from mjx_dex.randomization import Randomization, inspection
 from mjx_dex.randomization.menu import EFFECTS
 from mjx_dex.ranges import Count
+from robot_bridge.files import Output, check_outputs, picture_formats
 
 
 @dataclass(frozen=True)

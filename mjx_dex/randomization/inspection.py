@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from mjx_dex.config import Alternative, LogUniform, Normal, RandomizationConfig, Uniform
-from mjx_dex.files import save_figure
 from mjx_dex.randomization.adaptive import whole_ranges
 from mjx_dex.randomization.draws import Randomization
 from mjx_dex.types import EffectMemory, EpisodeDraw, Sensors
+from robot_bridge.files import save_figure
 
 HEADER = (
     f"{'effect':38} {'asked for':28} {'mean':>10} {'deviation':>10} {'least':>10} "

@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 
 from mjx_dex import runs, settings
-from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import Count, whole
 from mjx_dex.vision.config import RendererName, VisionConfig
@@ -22,6 +21,7 @@ from mjx_dex.vision.probe import probe
 from mjx_dex.vision.rendering import RENDERERS, RenderingError, make_renderer
 from mjx_dex.vision.scene import build_scene
 from mjx_dex.vision.train import batches_of, over_preset, scales_of, steps
+from robot_bridge.files import Output, check_outputs, write_at_once
 
 WARM_UP = 3
 """Batches that are not counted: the first are compiled for and rendered ahead."""

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from mjx_dex import runs, settings, terminal
+from mjx_dex import runs, settings
 from mjx_dex.config import Config
-from mjx_dex.files import Output, check_outputs, written_at_once
 from mjx_dex.play import Play
 from mjx_dex.ranges import Count
 from mjx_dex.vision.states import QUATERNION
+from robot_bridge import terminal
+from robot_bridge.files import Output, check_outputs, written_at_once
 
 LENGTH = QUATERNION.stop
 """Of a state: all of ``qpos``."""

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mjx_dex.files import write_at_once, written_at_once
 from mjx_dex.vision.losses import Pose
 from mjx_dex.vision.scene import CAMERAS
 from mjx_dex.vision.stream import Batch, stream
+from robot_bridge.files import write_at_once, written_at_once
 
 ABOUT = "about.json"
 """Written last: a folder without it was cut off."""

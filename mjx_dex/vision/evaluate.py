@@ -12,13 +12,13 @@ import numpy as np
 import tyro
 
 from mjx_dex import rotations, runs, settings
-from mjx_dex.files import Output, check_outputs, write_at_once
 from mjx_dex.ranges import Checked, Count
 from mjx_dex.vision import dataset, nets, testset
 from mjx_dex.vision.config import RendererName
 from mjx_dex.vision.learner import errors
 from mjx_dex.vision.losses import Pose
 from mjx_dex.vision.rendering import RENDERERS
+from robot_bridge.files import Output, check_outputs, write_at_once
 
 PER_BATCH = 64
 """Scenes that the net looks at together."""

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from mjx_dex import runs
-from mjx_dex.files import IMAGES, Output, check_outputs, written_at_once
 from mjx_dex.ranges import Count
 from mjx_dex.vision import pictures
 from mjx_dex.vision.config import VisionConfig
@@ -18,6 +17,7 @@ from mjx_dex.vision.rendering import make_renderer
 from mjx_dex.vision.scene import build_scene
 from mjx_dex.vision.stream import make_draw
 from mjx_dex.vision.train import over_preset
+from robot_bridge.files import IMAGES, Output, check_outputs, written_at_once
 
 
 @dataclass(frozen=True)

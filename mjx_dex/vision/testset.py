@@ -13,7 +13,6 @@ import mujoco
 import numpy as np
 
 from mjx_dex import runs, settings
-from mjx_dex.files import Output, check_outputs
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import Count
 from mjx_dex.vision import dataset
@@ -22,6 +21,7 @@ from mjx_dex.vision.rendering import make_renderer
 from mjx_dex.vision.scene import VisionScene, build_scene
 from mjx_dex.vision.stream import make_draw
 from mjx_dex.vision.train import over_preset
+from robot_bridge.files import Output, check_outputs
 
 FOLDER = Path("runs/vision/testsets")
 

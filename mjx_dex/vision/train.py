@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from mjx_dex import mujoco_warnings, run_folder, settings, startup, terminal
+from mjx_dex import mujoco_warnings, run_folder, settings, startup
 from mjx_dex.board import Board
 from mjx_dex.checkpoints import (
     ONLY,
@@ -27,7 +27,6 @@ from mjx_dex.checkpoints import (
     check_shapes,
     shapes,
 )
-from mjx_dex.files import save_figure
 from mjx_dex.physics.native import available_cores
 from mjx_dex.ranges import NotNegative
 from mjx_dex.report import append_rows, close_quietly, read_metrics, write_row
@@ -40,6 +39,8 @@ from mjx_dex.vision.losses import Scales
 from mjx_dex.vision.rendering import make_renderer
 from mjx_dex.vision.scene import VisionScene, build_scene
 from mjx_dex.vision.stream import Batch, make_draw, stream
+from robot_bridge import terminal
+from robot_bridge.files import save_figure
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
