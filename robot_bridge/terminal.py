@@ -57,13 +57,17 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
 
 
 def _persistent(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """Stream that prints as ``stream`` does, and never fails for want of a reader."""
+    """Stream that prints where ``stream`` does, and never fails for want of a reader.
+
+    A line is there as soon as it is printed, in a pipe or file, too: a server's address
+    would otherwise wait until it ends.
+    """
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_Unread(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors="readable",
-        line_buffering=stream.line_buffering,
+        line_buffering=True,
         write_through=stream.write_through,
     )
 

@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import select
 import shlex
 import subprocess
 import sys
@@ -121,6 +122,17 @@ def test_a_reader_that_leaves_ends_nothing(flush, redirection, tmp_path):
     assert not done.stderr.strip() and saved.exists()
     done = python(silent, f"{redirection} | head -c 0")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_line_arrives_as_soon_as_it_is_printed():
+    code = "from robot_bridge.terminal import make_printable; make_printable(); "
+    code += "print('open me'); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True
+    ) as process:
+        assert select.select([process.stdout], [], [], 60)[0], "nothing after a minute"
+        assert process.stdout.readline() == "open me\n"
 
 
 def test_other_errors_of_printing_are_errors():

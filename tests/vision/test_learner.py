@@ -53,13 +53,21 @@ def test_a_batch_is_learned_by_heart(loss, norm):
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
-        (RigConfig, {"size": 0}, r"rig.size \(0\)"),
-        (RigConfig, {"fovy": 0.0}, r"rig.fovy \(0\)"),
-        (StatesConfig, {"as_is": 0.7, "quarter_turns": 0.4}, "states.as_is"),
-        (AppearanceConfig, {"num_lights": (4, 7)}, "appearance.num_lights"),
-        (AppearanceConfig, {"num_lights": (0, 2)}, "appearance.num_lights"),
-        (LearningConfig, {"half_life": 0}, r"learning.half_life \(0\)"),
-        (LearningConfig, {"batch_size": 32, "pool": 16}, r"learning.pool \(16\)"),
+        (RigConfig, {"size": 0}, "size is 0; it must be"),
+        (RigConfig, {"fovy": 0.0}, "fovy is 0.0; it must be"),
+        (
+            StatesConfig,
+            {"as_is": 0.7, "quarter_turns": 0.4},
+            r"as_is \(0.7\) and quarter_turns",
+        ),
+        (AppearanceConfig, {"num_lights": (4, 7)}, r"num_lights\[1\] is 7"),
+        (AppearanceConfig, {"num_lights": (0, 2)}, r"num_lights\[0\] is 0"),
+        (LearningConfig, {"half_life": 0}, "half_life is 0; it must be"),
+        (
+            LearningConfig,
+            {"batch_size": 32, "pool": 16},
+            r"pool \(16\) must hold a batch of 32",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_an_error(config, values, message):
