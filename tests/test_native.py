@@ -178,6 +178,22 @@ def test_in_float64_trajectories_agree_to_rounding(hand, settled):
     assert largest < 1e-12
 
 
+@pytest.mark.parametrize("jitter", ["none", "control steps", "physics steps"])
+def test_a_step_does_not_depend_on_those_before_it(hand, settled, jitter):
+    """Other parameters and timesteps leave no trace, bit for bit."""
+    generator = np.random.default_rng(2)
+    step = jax.jit(jax.vmap(make_engine("native", hand, CONFIG).step))
+    nominal = stack([nominal_parameters(hand.model)] * ENVIRONMENTS)
+    state = stack([settled] * ENVIRONMENTS)
+    arguments = inputs(hand, generator, "none")
+    first, _ = jax.device_get(step(nominal, state, *arguments))
+    others = stack([randomized(hand, generator) for _ in range(ENVIRONMENTS)])
+    between, _ = step(others, state, *inputs(hand, generator, jitter))
+    again, _ = jax.device_get(step(nominal, state, *arguments))
+    assert np.abs(between.qpos - first.qpos).max() > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+
+
 def test_full_buffers_are_counted_not_their_sizes(hand, monkeypatch):
     """A warning has two numbers: its last detail, here a size, and its count."""
 

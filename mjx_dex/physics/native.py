@@ -93,8 +93,9 @@ def prepare(hand: Hand) -> ContactPairs:
     """The scene as this engine steps it: the physics of ``hand.model``, made faster.
 
     Contacts are explicit pairs where that is faster, and solver settings suit CPUs.
-    Parameters are the float32 ones that every engine is given: an environment that was
-    never given others then equals one that got them back, bit for bit.
+    Parameters and timestep are the float32 ones that every engine is given: an
+    environment that was never given others then equals one that got them back, bit for
+    bit.
 
     Raises:
         ValueError: if the scene's contacts cannot be listed, see ``contact_pairs``.
@@ -111,6 +112,7 @@ def prepare(hand: Hand) -> ContactPairs:
     model.opt.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
     for value in (model.opt.gravity, *(getattr(model, n) for n in PARAMETER_FIELDS)):
         value[:] = np.float32(value)
+    model.opt.timestep = np.float32(model.opt.timestep)
     model.pair_friction[pairs.ids] = pairs.friction(model.geom_friction)
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return pairs
