@@ -303,7 +303,7 @@ def minutes(run: Run) -> float:
 
 def _test(run: Run, options: argparse.Namespace, deadline: float) -> None:
     """Evaluate in all of the study's worlds where that has not been done."""
-    for test in STUDIES[options.study].tests if options.trials else ():
+    for test in _tests(options):
         if read_result(run, test, options) is not None:
             continue
         if time.monotonic() > deadline:
@@ -311,6 +311,11 @@ def _test(run: Run, options: argparse.Namespace, deadline: float) -> None:
         path = result_path(run, test)
         arguments = _test_arguments(test, options)
         _call("mjx_dex.evaluate", str(run.folder), *arguments, "--json", str(path))
+
+
+def _tests(options: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """The study's tests, unless none is asked for."""
+    return STUDIES[options.study].tests if options.trials else {}
 
 
 def _test_arguments(test: str, options: argparse.Namespace) -> list[str]:
@@ -330,7 +335,7 @@ def _check_tests(options: argparse.Namespace, config: Config) -> None:
         given = shlex.split(options.test_options)
     except ValueError as error:
         raise ValueError(f"--test-options {options.test_options}: {error}") from error
-    for test, changes in STUDIES[options.study].tests.items():
+    for test, changes in _tests(options).items():
         fixed = {"--trials", "--json", "--plot"} | set(flags(changes))
         for option in given:
             flag = option.partition("=")[0].replace("_", "-")

@@ -111,6 +111,11 @@ def test_results_of_another_question_are_not_in_the_table(folder, other):
         assert is_untested(table) != is_answered
 
 
+def test_a_study_without_trials_has_no_tests_to_check():
+    options, _ = ablate._parse(["sizes", "--trials", "0"])
+    ablate._check_tests(options, Config())
+
+
 def test_wrong_test_options_are_told_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablate, "_call", lambda *command: pytest.fail("it trained"))
     options = ["recipe", "--folder", str(tmp_path)]
