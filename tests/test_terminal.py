@@ -126,7 +126,7 @@ def test_a_reader_that_leaves_ends_nothing(flush, redirection, tmp_path):
 
 def test_a_line_arrives_as_soon_as_it_is_printed():
     code = "from robot_bridge.terminal import make_printable; make_printable(); "
-    code += "print('open me'); input()"
+    code += "import sys; print('open me'); sys.stdin.readline()"  # input() flushes
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True
